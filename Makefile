@@ -1,0 +1,143 @@
+# ps: remote packet capture. `make help` lists the targets.
+#
+# Each folder's Makefile is a list (srcs, libs, ...); all rules are here.
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+VERSION := 0.1.0
+O       ?= build
+V       ?= 0
+prefix  ?= /usr/local
+DESTDIR ?=
+bindir  := $(DESTDIR)$(prefix)/bin
+mandir  := $(DESTDIR)$(prefix)/share/man
+docdir  := $(DESTDIR)$(prefix)/share/doc/ps
+
+CROSS_COMPILE ?=
+CC         := $(CROSS_COMPILE)gcc
+AR         := $(CROSS_COMPILE)ar
+STRIP      := $(CROSS_COMPILE)strip
+PKG_CONFIG ?= $(CROSS_COMPILE)pkg-config
+CLANG      ?= clang
+BPFTOOL    ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
+
+ifeq ($(V),0)
+Q := @
+say = @printf '  %-7s %s\n' '$(1)' '$(patsubst $(O)/%,%,$(2))'
+endif
+
+# What the machine has.
+has = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo y)
+HAVE_ISAL ?= $(call has,libisal)
+
+ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))))
+MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
+
+CFLAGS  ?= -O2 -g
+WARN    := -Wall -Wextra -Werror -Wformat=2 -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	   -Wpointer-arith -Wvla -Wundef -Wold-style-definition -Wwrite-strings -Wcast-qual
+DEFS    := -D_GNU_SOURCE -DPS_VERSION='"$(VERSION)"' $(if $(HAVE_ISAL),-DHAVE_ISAL)
+HARDEN  := -fstack-protector-strong -fPIE
+LDHARDEN := -pie -Wl,-z,relro,-z,now
+ifdef SAN
+HARDEN  += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+LDHARDEN += -fsanitize=$(SAN)
+else
+DEFS    += $(if $(findstring -O0,$(CFLAGS)),,-D_FORTIFY_SOURCE=2)
+endif
+
+-include deps.mk
+folders := common bpf agent collector
+# Read a folder's list: NAME-srcs, NAME-libs, NAME-skels.
+define folder
+srcs :=
+libs :=
+skels :=
+include $(1)/Makefile
+$(1)-srcs := $$(addprefix $(1)/,$$(srcs))
+$(1)-objs := $$(patsubst %.c,$(O)/%.o,$$($(1)-srcs))
+$(1)-libs := $$(libs)
+$(1)-skels := $$(patsubst %,$(O)/$(1)/%.skel.h,$$(skels))
+endef
+$(foreach f,$(folders),$(eval $(call folder,$(f))))
+
+# Who may include whom.
+inc-common    := -Icommon
+inc-agent     := -Iagent -Icommon -Ibpf -I$(O)/bpf
+inc-collector := -Icollector -Icommon
+
+libs-common := $(common-libs)
+# Static as far as Debian's packages allow: GnuTLS has no static p11-kit, so glibc and
+# what GnuTLS pulls in stay shared.
+ifdef STATIC
+static-first = -Wl,-Bstatic $(filter -lbpf -lelf -lyaml -lz -lisal -lpcap -lmnl -lzstd,$(1)) -Wl,-Bdynamic \
+	       $(filter-out -lbpf -lelf -lyaml -lz -lisal -lpcap -lmnl -lzstd,$(1))
+else
+static-first = $(1)
+endif
+pc = $(shell $(PKG_CONFIG) $(if $(STATIC),--static) --libs $(1) 2>/dev/null)
+ldlibs-common    = $(call pc,$(common-libs))
+ldlibs-agent     = $(call static-first,$(call pc,$(agent-libs) $(common-libs)) $(call pc,libelf zlib)) -lpthread
+ldlibs-collector = $(call static-first,$(call pc,$(collector-libs) $(common-libs))) -lpthread
+
+programs := $(O)/ps-agent $(O)/ps-collector
+
+.PHONY: all
+all: $(programs)
+
+$(O)/ps-agent: $(agent-objs) $(O)/libcommon.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDHARDEN) $(LDFLAGS) -o $@ $^ $(ldlibs-agent)
+	$(if $(RELEASE),$(Q)$(STRIP) $@)
+$(O)/ps-collector: $(collector-objs) $(O)/libcommon.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDHARDEN) $(LDFLAGS) -o $@ $^ $(ldlibs-collector)
+	$(if $(RELEASE),$(Q)$(STRIP) $@)
+
+# The daemons' code but for main(): for tests.
+$(O)/libcommon.a: $(common-objs)
+$(O)/libagent.a: $(filter-out %/main.o,$(agent-objs))
+$(O)/libcollector.a: $(filter-out %/main.o,$(collector-objs))
+$(O)/lib%.a:
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
+define compile
+$(O)/$(1)/%.o: $(1)/%.c $(O)/flags
+	$$(call say,CC,$$@)
+	@mkdir -p $$(@D)
+	$$(Q)$$(CC) -std=gnu17 $$(CFLAGS) $$(WARN) $$(HARDEN) $$(DEFS) $$(inc-$(1)) -MMD -MP -c -o $$@ $$<
+endef
+$(foreach f,common agent collector,$(eval $(call compile,$(f))))
+
+# BPF: object, then skeleton.
+BPFFLAGS := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -D__TARGET_ARCH_$(ARCH) \
+	    -Ivmlinux -Ibpf $(if $(MULTIARCH),-idirafter /usr/include/$(MULTIARCH))
+$(O)/bpf/%.bpf.o: bpf/%.bpf.c $(O)/flags
+	$(call say,BPF,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPFFLAGS) -MMD -MP -c -o $@ $<
+$(O)/bpf/%.skel.h: $(O)/bpf/%.bpf.o
+	$(call say,SKEL,$@)
+	$(Q)$(BPFTOOL) gen skeleton $< name $(*F) >$@
+.PRECIOUS: $(O)/bpf/%.bpf.o
+$(agent-objs): | $(bpf-skels)
+
+# Objects depend on the flags they were made with.
+flags-now := $(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFS) $(BPFFLAGS) $(LDHARDEN) $(LDFLAGS) $(STATIC) $(RELEASE)
+.PHONY: FORCE
+$(O)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(flags-now))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(flags-now))' >$@
+
+-include $(patsubst %.o,%.d,$(common-objs) $(agent-objs) $(collector-objs))
+-include $(wildcard $(O)/bpf/*.d)
+
+include selftests/Makefile
+
+.PHONY: clean
+clean:
+	$(Q)rm -rf $(O)

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ps-agent.yaml(5), read and checked. */
+#ifndef PS_AGENT_CONFIG_H
+#define PS_AGENT_CONFIG_H
+
+#include "clock.h"
+#include "tls.h"
+#include "yaml.h"
+
+enum pcap_mode { PCAP_MODE_ALL, PCAP_MODE_ALLOW, PCAP_MODE_DENY };
+enum backend { BACKEND_AUTO, BACKEND_TC };
+
+struct config {
+	/* output.server: host NULL when capture goes only to a file */
+	char *server_host;
+	uint64_t server_port;
+	char *file_path; /* output.file.path, or NULL */
+	bool micro;	 /* timestampPrecision: micro, for the file */
+
+	bool tls_enable; /* default true */
+	char *tls_certfile, *tls_keyfile, *tls_cafile;
+	char *tls_server_name; /* NULL: server_host */
+	bool auth_enable;
+	char *auth_key;
+
+	char *agent_name;	/* agentName; default: the host's name */
+	uint64_t block_bytes;	/* compressBlockSize, in bytes here; up to 1 MiB */
+	uint64_t snaplen;	/* inputPacketLen */
+	nsec_t gather_max_wait; /* gatherMaxWaitSec when set, else gatherMaxWaitMs */
+	uint64_t ring_bytes;	/* ringSize: all rings together; default 32 MiB */
+	uint64_t queue_bytes;	/* queueSize: frames that wait for the collector; 64 MiB */
+	nsec_t shutdown_timeout;
+	char *log_filename;
+
+	int backend; /* enum backend */
+	int pcap_mode; /* enum pcap_mode */
+	struct yaml_ports capture_ports, ignore_ports;
+	struct yaml_ports_map interface_ports; /* captureInterfacesPorts */
+	/* interfaces: glob patterns, "!pattern" leaves out; none: every interface that is up */
+	struct yaml_strings interfaces;
+	bool capture_loopback;
+};
+
+/*
+ * Read and check @path. On failure every error is a line on @to and the result is
+ * -EINVAL (the configuration) or another -errno (the file).
+ */
+int config_load(const char *path, struct config **ret, FILE *to);
+/* The same from memory: for tests and the fuzzer; @name stands for the file. */
+int config_parse(const char *name, const char *text, size_t size, struct config **ret, FILE *to);
+struct config *config_free(struct config *c);
+
+/* The credentials part, for tls_context_new(). Points into @c. */
+struct tls_config config_tls(const struct config *c);
+
+/*
+ * Is the interface to be captured at all: selected by `interfaces`, not a loopback
+ * unless named or asked for, and, in mode allow, with any chance of a match?
+ */
+bool config_wants_interface(const struct config *c, const char *name, bool loopback);
+
+#endif

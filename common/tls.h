@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One connection of the stream: TLS 1.3 with both sides verified, by certificates
+ * or by the shared key, or plain TCP where the configuration spells that out.
+ * Non-blocking throughout. The GnuTLS traps that shape this file are in tls.c.
+ */
+#ifndef PS_TLS_H
+#define PS_TLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "err.h"
+
+enum tls_side { TLS_AGENT, TLS_COLLECTOR }; /* TLS client; TLS server */
+
+struct tls_config {
+	bool enable;	      /* false: plain text; the rest is ignored */
+	const char *certfile; /* PEM chain of this side */
+	const char *keyfile;
+	const char *cafile;   /* PEM: who may sign the peer's certificate */
+	const char *psk;      /* the shared key (auth.key); then certificates are not used */
+};
+
+struct tls_context; /* credentials; immutable, shared by all sessions of a side */
+struct tls;	    /* one session */
+
+/*
+ * Load and check the files. Errors name the file and what is wrong with it
+ * (missing, unreadable, no PEM in it, key does not belong to the certificate,
+ * expired or not yet valid).
+ */
+int tls_context_new(enum tls_side side, const struct tls_config *config, struct tls_context **ret,
+		    struct err *err);
+struct tls_context *tls_context_free(struct tls_context *ctx);
+
+/*
+ * A session over the connected non-blocking socket @fd, which stays the caller's.
+ * @server_name: agent only, the name or address that the collector's certificate
+ * must carry.
+ */
+int tls_new(struct tls_context *ctx, int fd, const char *server_name, struct tls **ret,
+	    struct err *err);
+/* Says goodbye if it can without waiting, and frees. */
+struct tls *tls_free(struct tls *t);
+
+/*
+ * All three: > 0 progress (bytes; 1 for a handshake that is done), -EAGAIN wait for
+ * what tls_events() says and call again with the same arguments, 0 the peer closed
+ * (tls_recv only), else -errno with a sentence that names the cause as a person would:
+ * "the certificate of the collector is signed by nobody in ca.crt", "... is for
+ * a.example, not for b.example", "... expired on 2026-01-02", "the peer does not
+ * speak TLS (tls.enable: false there?)", "the peer refused our certificate", ...
+ * A handshake is done only when the peer's certificate, its purpose (server or
+ * client authentication), name, and the ALPN protocol have been checked.
+ */
+int tls_handshake(struct tls *t, struct err *err);
+ssize_t tls_send(struct tls *t, const void *data, size_t size, struct err *err);
+ssize_t tls_recv(struct tls *t, void *data, size_t size, struct err *err);
+
+/* POLLIN or POLLOUT: what the last -EAGAIN waits for. */
+short tls_events(const struct tls *t);
+/* Bytes that tls_recv() has without reading the socket: ask before a poll. */
+size_t tls_pending(const struct tls *t);
+
+/*
+ * Who the verified peer is: its first URI, else DNS name of the certificate (never the
+ * common name), "psk" for the shared key, "" in plain text.
+ */
+const char *tls_peer_identity(const struct tls *t);
+
+#endif
