@@ -7,7 +7,9 @@
  * has nothing but the very header: the next free number is taken
  * (`dump.1.pcap`).
  *
- * stdout carries the link type of its first packet; packets of another are refused.
+ * stdout, a FIFO and a device carry the link type of their first packet; packets of
+ * another are refused. A FIFO that nobody reads is -EIO until somebody does, and each
+ * reader gets a header of its own.
  */
 #ifndef PS_OUTPUT_H
 #define PS_OUTPUT_H
@@ -21,9 +23,12 @@
 struct output;
 
 struct output_config {
-	const char *path; /* "stdout": standard output */
+	const char *path; /* "stdout" or "-": standard output */
 	bool micro;	  /* microsecond time stamps and the old magic */
 };
+
+/* Could output_new() work? Makes nothing and leaves nothing behind. */
+int output_check(const struct output_config *config, struct err *err);
 
 /* Opens the Ethernet file at once, so that a path that cannot be written is known now. */
 int output_new(const struct output_config *config, struct output **ret, struct err *err);
@@ -40,7 +45,7 @@ struct output *output_free(struct output *out);
 int output_write(struct output *out, uint32_t link_type, const uint8_t *run, size_t size,
 		 struct err *err);
 
-/* Let a write that waits for a slow reader of stdout fail with -ECANCELED from now on. */
+/* Writes that wait for a slow reader of stdout, and all after, fail with -ECANCELED. */
 void output_cancel(struct output *out);
 
 /* The file that @link_type goes to ("-" for stdout), or NULL when none is open yet. */
