@@ -25,9 +25,10 @@ bool net_is_loopback(const char *address);
 typedef void net_socket_fn(void *ctx, int fd);
 
 /*
- * Resolve @host and try its addresses in turn, each for at most @timeout_ms.
- * Returns a connected non-blocking socket (TCP_NODELAY, keep-alive), -ECANCELED as
- * soon as @stop_fd becomes readable (-1: none), or -errno of the last try.
+ * Resolve @host and try its addresses in turn; resolving and each try may take
+ * @timeout_ms. Returns a connected non-blocking socket (TCP_NODELAY, keep-alive),
+ * -ECANCELED as soon as @stop_fd becomes readable (-1: none), or -errno of the last
+ * try that got an answer.
  */
 int net_connect(const char *host, uint16_t port, int timeout_ms, int stop_fd,
 		net_socket_fn *on_socket, void *ctx, struct err *err);
