@@ -15,7 +15,7 @@ struct config {
 	char *server_host;
 	uint64_t server_port;
 	char *file_path; /* output.file.path, or NULL */
-	bool micro;	 /* timestampPrecision: micro, for the file */
+	bool micro;      /* timestampPrecision: micro, for the file */
 
 	bool tls_enable; /* default true */
 	char *tls_certfile, *tls_keyfile, *tls_cafile;
@@ -23,16 +23,16 @@ struct config {
 	bool auth_enable;
 	char *auth_key;
 
-	char *agent_name;	/* agentName; default: the host's name */
-	uint64_t block_bytes;	/* compressBlockSize, in bytes here; up to 1 MiB */
-	uint64_t snaplen;	/* inputPacketLen */
+	char *agent_name;       /* agentName; default: the host's name */
+	uint64_t block_bytes;   /* compressBlockSize, in bytes here; up to 1 MiB */
+	uint64_t snaplen;       /* inputPacketLen */
 	nsec_t gather_max_wait; /* gatherMaxWaitSec when set, else gatherMaxWaitMs */
-	uint64_t ring_bytes;	/* ringSize: all rings together; default 32 MiB */
-	uint64_t queue_bytes;	/* queueSize: frames that wait for the collector; 64 MiB */
+	uint64_t ring_bytes;    /* ringSize: all rings together; default 32 MiB */
+	uint64_t queue_bytes;   /* queueSize: frames that wait for the collector; 64 MiB */
 	nsec_t shutdown_timeout;
 	char *log_filename;
 
-	int backend; /* enum backend */
+	int backend;   /* enum backend */
 	int pcap_mode; /* enum pcap_mode */
 	struct yaml_ports capture_ports, ignore_ports;
 	struct yaml_ports_map interface_ports; /* captureInterfacesPorts */

@@ -10,7 +10,7 @@ struct config {
 	char *listen_address; /* input.address */
 	uint64_t listen_port;
 	char *file_path; /* output.file.path, or "stdout" */
-	bool micro;	 /* timestampPrecision: micro */
+	bool micro;      /* timestampPrecision: micro */
 
 	bool tls_enable; /* default true */
 	char *tls_certfile, *tls_keyfile, *tls_cafile;
