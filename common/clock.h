@@ -7,9 +7,9 @@
 
 typedef uint64_t nsec_t;
 
-#define NSEC_PER_SEC	1000000000ull
-#define NSEC_PER_MSEC	1000000ull
-#define NSEC_PER_USEC	1000ull
+#define NSEC_PER_SEC  1000000000ull
+#define NSEC_PER_MSEC 1000000ull
+#define NSEC_PER_USEC 1000ull
 
 nsec_t clock_realtime(void);  /* since 1970, UTC */
 nsec_t clock_boottime(void);  /* since boot, suspend included: what BPF stamps with */

@@ -17,9 +17,9 @@
 
 #include "util.h"
 
-#define GZIP_HEADER	10u
-#define GZIP_TRAILER	8u
-#define STORED_MAX	65535u /* bytes in one stored block */
+#define GZIP_HEADER     10u
+#define GZIP_TRAILER    8u
+#define STORED_MAX      65535u /* bytes in one stored block */
 #define STORED_OVERHEAD 5u
 
 #ifdef HAVE_ISAL

@@ -22,9 +22,9 @@ static const char *const names[LEDGER_COUNTERS] = {
 };
 
 /* What becomes of a packet that was seen; and of one that was captured. */
-static const enum ledger_counter of_seen[] = {LEDGER_RULED_OUT, LEDGER_EXPRESSION_OUT,
+static const enum ledger_counter of_seen[] = {LEDGER_RULED_OUT,   LEDGER_EXPRESSION_OUT,
 					      LEDGER_SAMPLED_OUT, LEDGER_CAPTURED,
-					      LEDGER_LOST_RING, LEDGER_LOST_ERROR};
+					      LEDGER_LOST_RING,   LEDGER_LOST_ERROR};
 static const enum ledger_counter of_captured[] = {LEDGER_COMMITTED, LEDGER_LOST_QUEUE,
 						  LEDGER_LOST_SPOOL, LEDGER_LOST_OUTPUT};
 static const enum ledger_counter lost[] = {LEDGER_LOST_RING, LEDGER_LOST_ERROR, LEDGER_LOST_QUEUE,
@@ -96,6 +96,9 @@ bool ledger_adds_up(const struct ledger *l)
 	       settled.bytes <= l->c[LEDGER_CAPTURED].bytes;
 }
 
+/* Bytes of one string. LEDGER_JSON_MAX has room for five such, and all numbers at their widest. */
+#define VALUE_MAX 512
+
 struct json {
 	char *out;
 	size_t len, size;
@@ -113,20 +116,45 @@ __attribute__((format(printf, 2, 3))) static void put(struct json *j, const char
 		j->len = MIN(j->len + (size_t)n, j->size - 1);
 }
 
+/* The bytes of the UTF-8 character at @s (RFC 3629), or 0 when there is none. */
+static size_t utf8_length(const char *s)
+{
+	const unsigned char *p = (const unsigned char *)s;
+	size_t n = *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
+
+	/* Overlong forms, surrogates, and what is above U+10FFFF. */
+	if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
+	    (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
+/*
+ * A name may hold any byte, and the object has to stay valid: what is no UTF-8 shows as
+ * U+FFFD, and of a path longer than anybody's the rest shows as "...".
+ */
 static void put_string(struct json *j, const char *key, const char *value)
 {
+	size_t end;
+
 	put(j, "%s\"%s\":\"", j->len > 1 ? "," : "", key);
-	for (; *value; value++) {
+	end = j->len + VALUE_MAX;
+	while (*value && j->len < end) {
 		unsigned char c = (unsigned char)*value;
+		size_t n = c < 0x80 ? 1 : utf8_length(value);
 
 		if (c == '"' || c == '\\')
 			put(j, "\\%c", c);
-		else if (c < 0x20 || c == 0x7f)
-			put(j, "\\u%04x", c);
+		else if (c < 0x20 || c == 0x7f || !n)
+			put(j, "\\u%04x", n ? c : 0xfffd);
 		else
-			put(j, "%c", c);
+			put(j, "%.*s", (int)n, value);
+		value += MAX(n, 1u);
 	}
-	put(j, "\"");
+	put(j, *value ? "...\"" : "\"");
 }
 
 static void put_count(struct json *j, const char *name, const struct ledger_count *c)

@@ -56,11 +56,11 @@ bool ledger_adds_up(const struct ledger *l);
 
 /* Who a line is about; @file NULL when there is none. */
 struct ledger_subject {
-	const char *agent;	/* name */
-	const char *agent_id;	/* UUID as text */
+	const char *agent;    /* name */
+	const char *agent_id; /* UUID as text */
 	uint64_t epoch;
 	const char *interface;
-	const char *direction;	/* "ingress", "egress" */
+	const char *direction; /* "ingress", "egress" */
 	const char *file;
 };
 

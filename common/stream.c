@@ -360,9 +360,8 @@ static const struct tlv_field gap_part_fields[] = {
 
 static int check_direction(uint8_t direction, struct err *err)
 {
-	return direction == 1 || direction == 2
-		       ? 0
-		       : err_set(err, -EBADMSG, "direction %u", direction);
+	return direction == 1 || direction == 2 ? 0
+						: err_set(err, -EBADMSG, "direction %u", direction);
 }
 
 static int decode_gap_part(const uint8_t *in, size_t n, void *into, struct err *err)
@@ -370,6 +369,8 @@ static int decode_gap_part(const uint8_t *in, size_t n, void *into, struct err *
 	struct stream_gap_part *p = into;
 	int r = tlv_decode(in, n, gap_part_fields, ARRAY_SIZE(gap_part_fields), p, err);
 
+	if (r == 0 && p->first > p->last)
+		return err_set(err, -EBADMSG, "a gap whose time ends before it begins");
 	return r < 0 ? r : check_direction(p->direction, err);
 }
 
@@ -420,7 +421,7 @@ static const struct tlv_field stats_part_fields[] = {
 	TLV_FIELD(stream_stats_part, direction, 2, TLV_U8),
 };
 /* Then for each counter that is not zero: u16 counter, u64 packets, u64 bytes. */
-#define STATS_COUNTER	   TLV_NESTED
+#define STATS_COUNTER      TLV_NESTED
 #define STATS_COUNTER_SIZE 18u
 
 static void encode_counts(struct buf *out, const struct ledger *l)
@@ -441,6 +442,7 @@ static void encode_counts(struct buf *out, const struct ledger *l)
 static int decode_counts(const uint8_t *in, size_t n, struct ledger *l, struct err *err)
 {
 	struct tlv_reader r = {in, n};
+	uint32_t seen = 0;
 	struct tlv t;
 
 	*l = (struct ledger){};
@@ -455,6 +457,10 @@ static int decode_counts(const uint8_t *in, size_t n, struct ledger *l, struct e
 		/* A newer agent may count what we have no name for. */
 		if (c >= LEDGER_COUNTERS || c == LEDGER_COMMITTED)
 			continue;
+		if (seen & 1u << c)
+			return err_set(err, -EBADMSG, "counter %s is there twice",
+				       ledger_counter_name(c));
+		seen |= 1u << c;
 		l->c[c].packets = get_le64(t.value + 2);
 		l->c[c].bytes = get_le64(t.value + 10);
 	}

@@ -19,27 +19,27 @@
 #include "err.h"
 #include "ledger.h"
 
-#define STREAM_ALPN	   "ps/1"
-#define STREAM_VERSION	   1
+#define STREAM_ALPN        "ps/1"
+#define STREAM_VERSION     1
 #define STREAM_HEADER_SIZE 32
 #define STREAM_DATA_HEAD   40
 
 /* Bounds, checked before anything is allocated. */
-#define STREAM_PAYLOAD_MAX	 (4u << 20)   /* DATA; control messages: */
-#define STREAM_CONTROL_MAX	 (256u << 10)
-#define STREAM_RAW_MAX		 (4u << 20)   /* a DATA body, inflated */
-#define STREAM_PACKETS_MAX	 65536u	      /* in a DATA message */
-#define STREAM_INTERFACES_MAX	 1024u	      /* alive at a time, per stream */
-#define STREAM_NAME_MAX		 64	      /* agent and interface names, versions */
-#define STREAM_TEXT_MAX		 256	      /* an ERROR's sentence */
+#define STREAM_PAYLOAD_MAX    (4u << 20) /* DATA; control messages: */
+#define STREAM_CONTROL_MAX    (256u << 10)
+#define STREAM_RAW_MAX        (4u << 20) /* a DATA body, inflated */
+#define STREAM_PACKETS_MAX    65536u     /* in a DATA message */
+#define STREAM_INTERFACES_MAX 1024u      /* alive at a time, per stream */
+#define STREAM_NAME_MAX       64         /* agent and interface names, versions */
+#define STREAM_TEXT_MAX       256        /* an ERROR's sentence */
 
 enum stream_type {
 	STREAM_HELLO = 1,
 	STREAM_WELCOME,
 	STREAM_ERROR,
-	STREAM_META, /* numbered */
-	STREAM_DATA, /* numbered */
-	STREAM_GAP,  /* numbered */
+	STREAM_META,  /* numbered */
+	STREAM_DATA,  /* numbered */
+	STREAM_GAP,   /* numbered */
 	STREAM_STATS, /* numbered */
 	STREAM_ACK,
 	STREAM_PING,
@@ -56,7 +56,7 @@ struct stream_header {
 	uint16_t flags;
 	uint32_t payload_len;
 	uint32_t raw_len; /* DATA: the body inflated; else 0 */
-	uint64_t seq;	  /* numbered messages: from 1 on; else 0 */
+	uint64_t seq;     /* numbered messages: from 1 on; else 0 */
 	uint32_t payload_crc;
 };
 
@@ -81,7 +81,7 @@ void stream_message(struct buf *out, uint8_t type, uint64_t seq, const void *pay
 struct stream_iface {
 	uint32_t id; /* never reused in an epoch */
 	uint32_t ifindex;
-	uint64_t netns; /* inode of the network namespace */
+	uint64_t netns;     /* inode of the network namespace */
 	uint32_t link_type; /* LINKTYPE_ */
 	uint32_t snaplen;
 	uint32_t speed_mbps; /* 0 unknown */
@@ -171,7 +171,7 @@ struct stream_stats {
 
 struct stream_ack {
 	uint64_t written, durable; /* cumulative seqs; 0 none */
-	uint64_t credit;	   /* bytes more */
+	uint64_t credit;           /* bytes more */
 };
 
 struct stream_ping {
@@ -197,8 +197,7 @@ int stream_hello_decode(const uint8_t *in, size_t n, struct stream_hello *ret, s
 void stream_hello_free(struct stream_hello *m);
 
 void stream_welcome_encode(struct buf *out, const struct stream_welcome *m);
-int stream_welcome_decode(const uint8_t *in, size_t n, struct stream_welcome *ret,
-			  struct err *err);
+int stream_welcome_decode(const uint8_t *in, size_t n, struct stream_welcome *ret, struct err *err);
 
 void stream_error_encode(struct buf *out, const struct stream_error *m);
 int stream_error_decode(const uint8_t *in, size_t n, struct stream_error *ret, struct err *err);

@@ -17,6 +17,21 @@ static void put_head(struct buf *out, uint16_t type, size_t len)
 	buf_put_le16(out, (uint16_t)len);
 }
 
+static bool control(uint8_t c)
+{
+	return c < 0x20 || c == 0x7f;
+}
+
+/*
+ * Linux lets an interface be called almost anything. What the decoder would refuse
+ * becomes a question mark, or one odd name would end every session of its agent.
+ */
+static void put_string(struct buf *out, const char *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		buf_put_u8(out, control((uint8_t)s[i]) ? '?' : (uint8_t)s[i]);
+}
+
 static void encode_field(struct buf *out, const struct tlv_field *f, const void *from)
 {
 	const char *p = (const char *)from + f->offset;
@@ -43,7 +58,7 @@ static void encode_field(struct buf *out, const struct tlv_field *f, const void 
 	case TLV_STRING:
 		len = strnlen(p, f->size);
 		put_head(out, f->type, len);
-		buf_put(out, p, len);
+		put_string(out, p, len);
 		break;
 	}
 }
@@ -57,7 +72,7 @@ void tlv_encode(struct buf *out, const struct tlv_field *fields, size_t n, const
 static bool printable(const uint8_t *s, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (s[i] < 0x20 || s[i] == 0x7f)
+		if (control(s[i]))
 			return false;
 	return true;
 }

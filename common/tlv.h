@@ -31,18 +31,19 @@ struct tlv_field {
 	const char *name; /* for errors */
 };
 
-#define TLV_FIELD(struct_, member, type_, kind_)                                                   \
-	{                                                                                          \
-		.type = (type_), .kind = (kind_), .offset = offsetof(struct struct_, member),      \
-		.size = sizeof(((struct struct_ *)0)->member), .name = #member                     \
+#define TLV_FIELD(struct_, member, type_, kind_)                                              \
+	{                                                                                     \
+		.type = (type_), .kind = (kind_), .offset = offsetof(struct struct_, member), \
+		.size = sizeof(((struct struct_ *)0)->member), .name = #member                \
 	}
-#define TLV_OPTIONAL(struct_, member, type_, kind_)                                                \
-	{                                                                                          \
-		.type = (type_), .kind = (kind_), .optional = true,                                \
-		.offset = offsetof(struct struct_, member),                                        \
-		.size = sizeof(((struct struct_ *)0)->member), .name = #member                     \
+#define TLV_OPTIONAL(struct_, member, type_, kind_)                            \
+	{                                                                      \
+		.type = (type_), .kind = (kind_), .optional = true,            \
+		.offset = offsetof(struct struct_, member),                    \
+		.size = sizeof(((struct struct_ *)0)->member), .name = #member \
 	}
 
+/* A control character in a string is written as '?', so that the peer can read the rest. */
 void tlv_encode(struct buf *out, const struct tlv_field *fields, size_t n, const void *from);
 
 /*

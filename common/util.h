@@ -11,14 +11,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ARRAY_SIZE(a)	 (sizeof(a) / sizeof((a)[0]))
-#define MIN(a, b)	 ((a) < (b) ? (a) : (b))
-#define MAX(a, b)	 ((a) > (b) ? (a) : (b))
-#define ALIGN4(n)	 (((n) + 3u) & ~3u)
+#define ARRAY_SIZE(a)                 (sizeof(a) / sizeof((a)[0]))
+#define MIN(a, b)                     ((a) < (b) ? (a) : (b))
+#define MAX(a, b)                     ((a) > (b) ? (a) : (b))
+#define ALIGN4(n)                     (((n) + 3u) & ~3u)
 #define container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
-#define _cleanup_(f)   __attribute__((cleanup(f)))
-#define _cleanup_free_ _cleanup_(util_freep)
+#define _cleanup_(f)    __attribute__((cleanup(f)))
+#define _cleanup_free_  _cleanup_(util_freep)
 #define _cleanup_close_ _cleanup_(util_closep)
 
 static inline void util_freep(void *p)
@@ -39,6 +39,23 @@ static inline int take_fd(int *fd)
 
 	*fd = -1;
 	return taken;
+}
+
+/* Make an eventfd readable. One that nobody reads saturates, and is readable still. */
+static inline void event_signal(int fd)
+{
+	ssize_t n = write(fd, &(uint64_t){1}, sizeof(uint64_t));
+
+	(void)n;
+}
+
+/* Make a non-blocking eventfd (or timerfd) unreadable again. */
+static inline void event_clear(int fd)
+{
+	uint64_t count;
+	ssize_t n = read(fd, &count, sizeof(count));
+
+	(void)n;
 }
 
 static inline uint16_t get_le16(const void *p)

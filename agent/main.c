@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "agent.h"
+#include "gzip.h"
+#include "log.h"
+#include "util.h"
+
+enum { EXIT_OK, EXIT_RUNTIME, EXIT_USAGE };
+
+static const char usage[] =
+	"usage: ps-agent --config FILE [--check]\n"
+	"\n"
+	"Captures packets in the kernel and streams them to ps-collector.\n"
+	"\n"
+	"  --config FILE  the configuration, see ps-agent.yaml(5)\n"
+	"  --check        read the configuration, try what a run needs, attach nothing\n"
+	"  --debug        log more\n"
+	"  --version      print the version\n"
+	"  --help         print this\n";
+
+int main(int argc, char **argv)
+{
+	enum { OPT_CONFIG = 256, OPT_CHECK, OPT_DEBUG, OPT_VERSION, OPT_HELP };
+	static const struct option options[] = {
+		{"config", required_argument, NULL, OPT_CONFIG},
+		{"check", no_argument, NULL, OPT_CHECK},
+		{"debug", no_argument, NULL, OPT_DEBUG},
+		{"version", no_argument, NULL, OPT_VERSION},
+		{"help", no_argument, NULL, OPT_HELP},
+		{},
+	};
+	const char *path = NULL;
+	struct config *config;
+	bool check = false;
+	struct err err = {};
+	int opt, r;
+
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (opt) {
+		case OPT_CONFIG:
+			path = optarg;
+			break;
+		case OPT_CHECK:
+			check = true;
+			break;
+		case OPT_DEBUG:
+			log_set_level(LOG_LEVEL_DEBUG);
+			break;
+		case OPT_VERSION:
+			printf("ps-agent %s (%s)\n", PS_VERSION, gzip_library());
+			return EXIT_OK;
+		case OPT_HELP:
+			fputs(usage, stdout);
+			return EXIT_OK;
+		default:
+			fputs(usage, stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (!path || optind != argc) {
+		fputs(usage, stderr);
+		return EXIT_USAGE;
+	}
+	if (config_load(path, &config, stderr) < 0)
+		return EXIT_USAGE;
+	if (check) {
+		r = agent_check(config);
+		config_free(config);
+		return r < 0 ? EXIT_RUNTIME : EXIT_OK;
+	}
+	r = log_open(config->log_filename, &err);
+	if (r == 0)
+		r = agent_run(config, &err);
+	if (r < 0)
+		log_error("%s", err.text);
+	config_free(config);
+	return r < 0 ? EXIT_RUNTIME : EXIT_OK;
+}

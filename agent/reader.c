@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One thread takes the blocks out of all rings in order of time, packs and
+ * compresses them. The kernel wakes it when a packet comes to rings that it had
+ * emptied; it then lingers for LINGER_MS, so that at any rate it runs at most a
+ * hundred times a second, or earlier when a ring fills up.
+ *
+ * A block younger than SETTLE is left in its ring: another CPU may still be writing an
+ * older one.
+ *
+ * What cannot be delivered is booked as lost here, to the packet: the queue is full
+ * (lost_queue), the file cannot be written and there is no collector (lost_output).
+ */
+#include "reader.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "batch.h"
+#include "gzip.h"
+#include "log.h"
+#include "util.h"
+
+#define LINGER_MS 10
+#define SETTLE    (2 * NSEC_PER_MSEC)
+
+struct reader {
+	struct reader_config config;
+	pthread_t thread;
+	bool started;
+	atomic_bool stopping;
+
+	struct batch batch;
+	nsec_t batch_due; /* CLOCK_BOOTTIME */
+	nsec_t boot_to_real;
+	struct gzip *gzip;
+	uint8_t *packed;
+	bool output_failing, queue_full; /* said so already */
+};
+
+int reader_new(const struct reader_config *config, struct reader **ret, struct err *err)
+{
+	struct reader *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return err_set(err, -ENOMEM, "out of memory");
+	r->config = *config;
+	r->gzip = gzip_new();
+	if (batch_init(&r->batch, config->block_bytes, config->snaplen) == 0)
+		r->packed = malloc(gzip_bound(r->batch.cap));
+	if (!r->gzip || !r->packed) {
+		reader_free(r);
+		return err_set(err, -ENOMEM, "out of memory for a batch of %zu bytes",
+			       config->block_bytes);
+	}
+	*ret = r;
+	return 0;
+}
+
+struct reader *reader_free(struct reader *r)
+{
+	if (!r)
+		return NULL;
+	batch_done(&r->batch);
+	gzip_free(r->gzip);
+	free(r->packed);
+	free(r);
+	return NULL;
+}
+
+/* The end of the run of blocks at @start that share a link type. */
+static size_t run_end(struct reader *r, size_t start, uint32_t *ret_link_type)
+{
+	const uint8_t *raw = r->batch.raw;
+	size_t end = start;
+
+	*ret_link_type = 0;
+	while (end < r->batch.len) {
+		uint32_t type = book_link_type(r->config.book, get_le32(raw + end + 8));
+
+		if (end == start)
+			*ret_link_type = type;
+		else if (type != *ret_link_type)
+			break;
+		end += get_le32(raw + end + 4);
+	}
+	return end;
+}
+
+/* Returns false when any of the batch could not be written. */
+static bool write_file(struct reader *r)
+{
+	struct err err;
+
+	for (size_t start = 0, end; start < r->batch.len; start = end) {
+		uint32_t link_type;
+
+		end = run_end(r, start, &link_type);
+		if (output_write(r->config.output, link_type, r->batch.raw + start, end - start,
+				 &err) < 0) {
+			if (!r->output_failing)
+				log_error("%s; packets are being lost and counted", err.text);
+			r->output_failing = true;
+			return false;
+		}
+	}
+	if (r->output_failing)
+		log_info("the output file can be written again");
+	r->output_failing = false;
+	return true;
+}
+
+static bool enqueue(struct reader *r)
+{
+	uint8_t head[STREAM_DATA_HEAD];
+	struct stream_header h = {.type = STREAM_DATA, .raw_len = (uint32_t)r->batch.len};
+	size_t n = gzip_compress(r->gzip, r->batch.raw, r->batch.len, r->packed);
+
+	stream_data_encode(head, &r->batch.head);
+	h.payload_crc = gzip_crc32(gzip_crc32(0, head, sizeof(head)), r->packed, n);
+	if (queue_push(r->config.queue, &h, head, sizeof(head), r->packed, n, &r->batch.tally) <
+	    0) {
+		if (!r->queue_full)
+			log_warn(
+				"the queue is full (%zu bytes wait for the collector): packets are "
+				"being lost and counted as lost_queue",
+				queue_bytes(r->config.queue));
+		r->queue_full = true;
+		return false;
+	}
+	r->queue_full = false;
+	return true;
+}
+
+static void deliver(struct reader *r)
+{
+	if (batch_empty(&r->batch))
+		return;
+	if (r->config.output) {
+		bool written = write_file(r);
+
+		if (!r->config.queue)
+			book_settle(r->config.book, &r->batch.tally,
+				    written ? LEDGER_COMMITTED : LEDGER_LOST_OUTPUT);
+	}
+	if (r->config.queue && !enqueue(r))
+		book_settle(r->config.book, &r->batch.tally, LEDGER_LOST_QUEUE);
+	batch_reset(&r->batch);
+}
+
+static int take(void *ctx, const struct epb_header *header, const void *rest)
+{
+	struct reader *r = ctx;
+
+	if (!batch_add(&r->batch, header, rest)) {
+		deliver(r);
+		batch_add(&r->batch, header, rest);
+	}
+	if (r->batch.head.packets == 1)
+		r->batch_due = r->batch.head.first - r->boot_to_real + r->config.gather_max_wait;
+	return 0;
+}
+
+static int ms_until(nsec_t due, nsec_t now)
+{
+	return due <= now ? 0 : (int)MIN((due - now) / NSEC_PER_MSEC + 1, 1000);
+}
+
+static void *run(void *arg)
+{
+	const struct capture_ops *ops;
+	struct reader *r = arg;
+	struct capture *c = r->config.capture;
+	bool left = false;
+
+	ops = r->config.ops;
+	while (!atomic_load(&r->stopping)) {
+		int timeout = left                     ? LINGER_MS
+			      : batch_empty(&r->batch) ? -1
+						       : ms_until(r->batch_due, clock_boottime());
+		nsec_t now;
+
+		if (ops->wait(c, timeout) > 0 && !atomic_load(&r->stopping))
+			ops->wait(c, LINGER_MS);
+		now = clock_boottime();
+		r->boot_to_real = clock_boot_to_real();
+		ops->drain(c, now - SETTLE, r->boot_to_real, take, r, &left);
+		if (!batch_empty(&r->batch) && now >= r->batch_due)
+			deliver(r);
+	}
+
+	r->boot_to_real = clock_boot_to_real();
+	ops->drain(c, UINT64_MAX, r->boot_to_real, take, r, &left);
+	deliver(r);
+	return NULL;
+}
+
+int reader_start(struct reader *r, struct err *err)
+{
+	int e = pthread_create(&r->thread, NULL, run, r);
+
+	if (e)
+		return err_sys(err, -e, "cannot start the reader thread");
+	r->started = true;
+	return 0;
+}
+
+void reader_stop(struct reader *r)
+{
+	if (!r || !r->started)
+		return;
+	atomic_store(&r->stopping, true);
+	r->config.ops->wake(r->config.capture);
+	pthread_join(r->thread, NULL);
+	r->started = false;
+}
