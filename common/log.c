@@ -9,6 +9,9 @@
 
 #include "util.h"
 
+/* Room for a ledger's JSON object, the longest text there is. */
+#define LOG_TEXT_MAX 4608
+
 static int log_fd = STDERR_FILENO;
 static enum log_level max_level = LOG_LEVEL_INFO;
 
@@ -49,7 +52,7 @@ static size_t escape(const char *text, char *out, size_t size)
 void log_line(enum log_level level, const char *fmt, ...)
 {
 	static const char *const names[] = {"error", "warning", "info", "debug"};
-	char text[2048], line[2560];
+	char text[LOG_TEXT_MAX], line[LOG_TEXT_MAX + 64];
 	struct timespec now;
 	struct tm tm;
 	va_list ap;
