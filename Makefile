@@ -49,7 +49,6 @@ else
 DEFS    += $(if $(findstring -O0,$(CFLAGS)),,-D_FORTIFY_SOURCE=2)
 endif
 
--include deps.mk
 folders := common bpf agent collector
 # Read a folder's list: NAME-srcs, NAME-libs, NAME-skels.
 define folder
@@ -138,6 +137,42 @@ $(O)/flags: FORCE
 
 include selftests/Makefile
 
+.PHONY: deps
+deps:
+	$(Q)contrib/deps.sh build test
+
+.PHONY: demo
+demo:
+	$(Q)contrib/deps.sh build test
+	$(Q)$(MAKE) all
+	$(Q)PS_BUILD=$(O) contrib/demo.sh
+
+man-pages := $(wildcard contrib/man/*.[578])
+.PHONY: install
+install: all
+	install -d $(bindir) $(docdir)/examples $(sort $(foreach m,$(man-pages),$(mandir)/man$(subst .,,$(suffix $(m)))))
+	install -m 755 $(programs) $(bindir)
+	install -m 644 README.md LICENSE $(docdir)
+	install -m 644 contrib/config/*.yaml $(docdir)/examples
+	for m in $(man-pages); do install -m 644 $$m $(mandir)/man$${m##*.}; done
+
 .PHONY: clean
 clean:
 	$(Q)rm -rf $(O)
+
+.PHONY: help
+help:
+	@echo 'Targets:'
+	@echo '  all       build ps-agent and ps-collector (default)'
+	@echo '  deps      install the packages that are missing (root; does nothing when none is)'
+	@echo '  demo      build, then send packets through agent and collector before your eyes (root)'
+	@echo '  check     tests that need no rights'
+	@echo '  test      all tests, in network namespaces of their own (root)'
+	@echo '  selftest  all tests under other kernels, in virtual machines (KERNELS="6.1 6.12")'
+	@echo '  bench     figures, beside tcpdump and dumpcap (root)'
+	@echo '  fuzz      every fuzzer for FUZZ_SECONDS (60)'
+	@echo '  lint      style and static checks'
+	@echo '  install   to DESTDIR, prefix'
+	@echo '  clean     remove the build folder'
+	@echo 'Variables: O=DIR (build)  V=1 show commands  SAN=address,undefined  RELEASE=1 stripped'
+	@echo '  STATIC=1 as static as the packages allow  CROSS_COMPILE=aarch64-linux-gnu-'

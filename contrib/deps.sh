@@ -1,0 +1,58 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# deps.sh [NAME...]: install the distribution packages that the named lists need and that
+# are missing; does nothing when none is. Lists: build (default), test, guest, cross.
+# shellcheck disable=SC2206 # the lists are split into words on purpose
+set -eu
+
+build="gcc libc6-dev make pkg-config clang llvm bpftool libbpf-dev libmnl-dev zlib1g-dev
+	libgnutls28-dev libyaml-dev"
+# Worth having; the build goes on without them.
+build_optional="libisal-dev"
+test="libcmocka-dev python3 iproute2 tcpdump tcpreplay procps gnutls-bin openssl libclang-rt-dev"
+test_optional="wireshark-common ethtool"
+lint="clang-format mandoc shellcheck"
+guest="qemu-system-x86 busybox-static kmod udev file python3-argcomplete python3-requests"
+cross="gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+
+installed() {
+	dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
+}
+
+wanted=() optional=()
+for list in "${@:-build}"; do
+	case $list in
+	build) wanted+=($build) optional+=($build_optional) ;;
+	test) wanted+=($test) optional+=($test_optional) ;;
+	lint) wanted+=($lint) ;;
+	guest) wanted+=($guest) ;;
+	cross) wanted+=($cross) ;;
+	*) echo "deps.sh: no list \"$list\"" >&2; exit 2 ;;
+	esac
+done
+missing=()
+for package in "${wanted[@]}"; do
+	installed "$package" || missing+=("$package")
+done
+for package in ${optional[@]+"${optional[@]}"}; do
+	installed "$package" || missing_optional+=("$package")
+done
+[ ${#missing[@]} = 0 ] && [ -z "${missing_optional[*]-}" ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+	[ ${#missing[@]} = 0 ] && exit 0
+	echo "deps.sh: needs these packages of Debian, or their equals: ${missing[*]}" >&2
+	exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+	[ ${#missing[@]} = 0 ] && exit 0
+	echo "deps.sh: run as root, or: apt-get install ${missing[*]}" >&2
+	exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+[ ${#missing[@]} = 0 ] || apt-get -y -qq install --no-install-recommends "${missing[@]}" >/dev/null
+for package in ${missing_optional[@]+"${missing_optional[@]}"}; do
+	apt-get -y -qq install --no-install-recommends "$package" >/dev/null 2>&1 ||
+		echo "deps.sh: \"$package\" cannot be had, going on without it"
+done

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Namespaces, daemons and TAP for the end-to-end tests.
+
+Everything that a test makes is taken down by Lab.close(), also after a failure.
+Waits are for events, with a bound; nothing sleeps for luck.
+"""
+import atexit
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.abspath(os.environ.get("PS_BUILD", os.path.join(ROOT, "build")))
+AGENT = os.path.join(BUILD, "ps-agent")
+COLLECTOR = os.path.join(BUILD, "ps-collector")
+BLAST = os.path.join(BUILD, "selftests/tools/blast")
+# Under valgrind, a sanitizer or in an emulated guest everything takes longer.
+PATIENCE = float(os.environ.get("PS_PATIENCE", "1"))
+WRAP = os.environ.get("PS_WRAP", "").split()
+
+
+def traffic_files():
+    """Real captures, where there are any: PS_TRAFFIC, else beside the project."""
+    folder = os.environ.get("PS_TRAFFIC", os.path.join(ROOT, "../shared/traffic"))
+    if not os.path.isdir(folder):
+        return []
+    return [os.path.join(folder, f) for f in sorted(os.listdir(folder))
+            if f.endswith((".pcap", ".cap"))]
+
+
+def run(*args, check=True, **kw):
+    kw.setdefault("stdout", subprocess.PIPE)
+    kw.setdefault("stderr", subprocess.STDOUT)
+    done = subprocess.run([str(a) for a in args], **kw)
+    if check and done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, args))}: {done.returncode}\n"
+                           f"{(done.stdout or b'').decode(errors='replace')}")
+    return done
+
+
+def wait_until(what, condition, seconds=10):
+    """Poll for an event that has no descriptor to wait on."""
+    end = time.monotonic() + seconds * PATIENCE
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise TimeoutError(f"gave up waiting for {what}")
+
+
+class Daemon:
+    def __init__(self, lab, name, argv, ns=None, stdout=None, wrap=True):
+        self.name, self.log = name, os.path.join(lab.dir, f"{name}.log")
+        self.cmd = (["ip", "netns", "exec", ns] if ns else []) + (WRAP if wrap else []) + argv
+        self.err = open(self.log, "ab")
+        self.proc = subprocess.Popen(self.cmd, stdin=subprocess.DEVNULL, stderr=self.err,
+                                     stdout=stdout if stdout is not None else self.err)
+
+    @property
+    def pid(self):
+        return self.proc.pid
+
+    def text(self):
+        with open(self.log, errors="replace") as f:
+            return f.read()
+
+    def wait_for(self, pattern, seconds=20, count=1):
+        def found():
+            hits = re.findall(pattern, self.text(), re.M)
+            if len(hits) >= count:
+                return hits
+            if self.proc.poll() is not None:
+                hits = re.findall(pattern, self.text(), re.M)
+                if len(hits) >= count:
+                    return hits
+                raise RuntimeError(f"{self.name} ended with {self.proc.returncode}:\n{self.text()}")
+            return None
+        try:
+            return wait_until(f"{self.name} to say {pattern!r}", found, seconds)
+        except TimeoutError as e:
+            raise TimeoutError(f"{e}\n{self.text()}") from None
+
+    def ready(self):
+        self.wait_for(r"\bready\b", 30)
+        return self
+
+    def signal(self, number):
+        self.proc.send_signal(number)
+
+    def stop(self, seconds=30):
+        if self.proc.poll() is None:
+            self.proc.terminate()
+        try:
+            return self.proc.wait(seconds * PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise TimeoutError(f"{self.name} did not stop:\n{self.text()}") from None
+
+    def kill(self):
+        if self.proc.poll() is None:
+            self.proc.kill()
+        self.proc.wait()
+
+    def ledgers(self):
+        """The last ledger line of every agent, interface and direction."""
+        last = {}
+        for line in self.text().splitlines():
+            if " ledger {" in line:
+                d = json.loads(line[line.index("{"):])
+                last[d["agent"], d["epoch"], d["interface"], d["direction"]] = d
+        return list(last.values())
+
+    def total(self, counter, interface=None, direction=None):
+        return sum(d[counter] for d in self.ledgers()
+                   if interface in (None, d["interface"]) and direction in (None, d["direction"]))
+
+
+class Lab:
+    """A pair of namespaces joined by a veth: `tx` (end ps0, to send from) and `rx` (end
+    ps1, where agent and collector run and talk over lo)."""
+
+    def __init__(self, veth=True, mtu=9000):
+        self.dir = tempfile.mkdtemp(prefix="ps-e2e-")
+        self.tag = f"ps{os.getpid()}x{os.urandom(2).hex()}"
+        self.tx, self.rx = self.tag + "t", self.tag + "r"
+        self.daemons, self.namespaces = [], []
+        atexit.register(self.close)
+        for ns in (self.tx, self.rx):
+            self.namespace(ns)
+        if veth:
+            run("ip", "-n", self.tx, "link", "add", "ps0", "mtu", mtu, "type", "veth",
+                "peer", "name", "ps1", "netns", self.rx, "mtu", mtu)
+            self.quiet(self.tx, "ps0")
+            self.quiet(self.rx, "ps1")
+
+    def namespace(self, name):
+        run("ip", "netns", "add", name)
+        self.namespaces.append(name)
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        # Interfaces that speak on their own would add packets to a capture.
+        run("ip", "netns", "exec", name, "sh", "-c",
+            "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6", check=False)
+        return name
+
+    def quiet(self, ns, dev):
+        run("ip", "-n", ns, "link", "set", dev, "arp", "off", "multicast", "off", "up")
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def file(self, name, text):
+        with open(self.path(name), "w") as f:
+            f.write(text)
+        return self.path(name)
+
+    def pki(self, *names):
+        if not os.path.isdir(self.path("pki")):
+            run(COLLECTOR, "--init-pki", self.path("pki"), *names)
+        return self.path("pki")
+
+    def tls(self, who, pki=None):
+        pki = pki or self.pki()
+        return (f"tls:\n  enable: true\n  certfile: {pki}/{who}.crt\n  keyfile: {pki}/{who}.key\n"
+                f"  cafile: {pki}/ca.crt\n")
+
+    def collector(self, extra="", tls=None, port=8081, name="collector", output=None, ns=None,
+                  **kw):
+        text = (f"input:\n  address: 127.0.0.1\n  port: {port}\n"
+                f"output:\n  file:\n    path: {output or self.path('dump.pcap')}\n"
+                f"{self.tls('collector') if tls is None else tls}{extra}")
+        return self.start(name, COLLECTOR, text, ns or self.rx, **kw).ready()
+
+    def agent(self, extra="", tls=None, port=8081, name="agent", interfaces="[ps1]", output=None,
+              ready=True, ns=None, host="127.0.0.1", **kw):
+        text = f"agentName: {name}\n" + (f"interfaces: {interfaces}\n" if interfaces else "")
+        if output:
+            text += f"output:\n  file:\n    path: {output}\n"
+        else:
+            text += (f"output:\n  server:\n    address: {host}\n    port: {port}\n"
+                     f"{self.tls('agent') if tls is None else tls}")
+        daemon = self.start(name, AGENT, text + extra, ns or self.rx, **kw)
+        return daemon.ready() if ready else daemon
+
+    def start(self, name, program, config, ns, **kw):
+        path = self.file(f"{name}.yaml", config)
+        d = Daemon(self, name, [program, "--config", path], ns, **kw)
+        self.daemons.append(d)
+        return d
+
+    def spawn(self, name, argv, ns=None, **kw):
+        d = Daemon(self, name, argv, ns, wrap=False, **kw)
+        self.daemons.append(d)
+        return d
+
+    def replay(self, path, pps=5000, dev="ps0", ns=None):
+        return run("ip", "netns", "exec", ns or self.tx, "tcpreplay", "-q", "--pps", pps,
+                   "--preload-pcap", "-i", dev, path)
+
+    def blast(self, count, size=200, dev="ps0", ns=None, *more):
+        out = run("ip", "netns", "exec", ns or self.tx, BLAST, dev, count, size, *more).stdout
+        return int(out.split()[0])
+
+    def close(self):
+        atexit.unregister(self.close)
+        for d in self.daemons:
+            d.kill()
+            d.err.close()
+        for ns in self.namespaces:
+            run("ip", "netns", "del", ns, check=False)
+        self.daemons, self.namespaces = [], []
+        if os.environ.get("PS_KEEP"):
+            print(f"# kept {self.dir}")
+        else:
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+
+class Skip(Exception):
+    pass
+
+
+def main(tests):
+    """Run the functions, print TAP; each gets a Lab of its own. Arguments select by name."""
+    chosen = [t for t in tests if len(sys.argv) < 2 or t.__name__ in sys.argv[1:]]
+    failed = 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    print(f"1..{len(chosen)}")
+    for n, test in enumerate(chosen, 1):
+        name, start = test.__name__.replace("_", " "), time.monotonic()
+        lab = None
+        try:
+            if os.geteuid() != 0:
+                raise Skip("needs root")
+            lab = Lab()
+            test(lab)
+            print(f"ok {n} - {name} ({time.monotonic() - start:.1f} s)", flush=True)
+        except Skip as s:
+            print(f"ok {n} - {name} # SKIP {s}", flush=True)
+        except Exception:
+            failed += 1
+            print(f"not ok {n} - {name}", flush=True)
+            for line in traceback.format_exc().splitlines():
+                print(f"# {line}")
+            for d in lab.daemons if lab else []:
+                print("\n".join(f"# [{d.name}] {line}" for line in d.text().splitlines()[-40:]))
+            sys.stdout.flush()
+        finally:
+            if lab:
+                lab.close()
+    sys.exit(1 if failed else 0)
