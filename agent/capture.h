@@ -16,6 +16,7 @@
 #include "abi.h"
 #include "clock.h"
 #include "err.h"
+#include "hook.h"
 
 struct capture;
 
@@ -25,20 +26,23 @@ struct capture_config {
 	bool need_ports;     /* some rule looks at ports: else parsing is skipped */
 	/* 65,536 masks of PORT_ bits, by port; NULL when !need_ports */
 	const uint64_t *port_masks;
+	enum hook_mode hook_mode; /* HOOK_AUTO, but for tests */
 };
 
 struct capture_iface {
 	uint32_t ifindex;
 	const char *name;
-	bool loopback; /* ingress only, so that each packet is seen once */
+	bool loopback; /* captured at ingress only, so that each packet is seen once */
 	struct iface_rule rule;
 };
 
 /*
- * One block of abi.h, wall-clock stamped, owned by the ring: copy it before
- * returning. Return 0, or anything else to stop the drain after this block.
+ * One block of abi.h in two pieces: its header, wall-clock stamped, and the
+ * total_len - EPB_HEADER bytes that follow it, at @rest. (The rings are mapped
+ * read-only, so the stamp cannot be changed in place.) Both are gone after the
+ * return: copy them. Return 0, or anything else to stop the drain after this block.
  */
-typedef int capture_block_fn(void *ctx, const struct epb_header *block);
+typedef int capture_block_fn(void *ctx, const struct epb_header *header, const void *rest);
 
 struct capture_ops {
 	const char *name;
@@ -70,6 +74,8 @@ struct capture_ops {
 	/*
 	 * Sleep until packets wait in a ring (or wake() was called) or @timeout_ms is
 	 * over (-1: none). Returns > 0 when packets may wait, 0 on a time-out or wake.
+	 * Packets that a drain left behind (*ret_left) do not count as news: come back
+	 * for them after a time-out.
 	 */
 	int (*wait)(struct capture *c, int timeout_ms);
 	void (*wake)(struct capture *c);

@@ -34,10 +34,10 @@ typedef uint32_t abi_u32;
 typedef uint64_t abi_u64;
 #endif
 
-#define EPB_TYPE       6
-#define EPB_HEADER     28 /* bytes before the packet */
-#define EPB_TRAILER    16 /* epb_flags, end of options, total length */
-#define EPB_OPT_FLAGS  2
+#define EPB_TYPE         6
+#define EPB_HEADER       28 /* bytes before the packet */
+#define EPB_TRAILER      16 /* epb_flags, end of options, total length */
+#define EPB_OPT_FLAGS    2
 #define EPB_SIZE(caplen) (EPB_HEADER + (((caplen) + 3) & ~3u) + EPB_TRAILER)
 
 struct epb_header {
@@ -56,10 +56,10 @@ _Static_assert(sizeof(struct epb_trailer) == EPB_TRAILER, "EPB trailer");
 /* As in epb_flags. */
 enum direction { DIRECTION_INGRESS = 1, DIRECTION_EGRESS = 2 };
 
-#define SNAPLEN_MAX	262144u /* as libpcap's MAXIMUM_SNAPLEN */
-#define IFACE_SLOTS	1024u	/* interfaces captured at the same time */
-#define PORT_SETS	62u	/* distinct port lists of captureInterfacesPorts */
-#define RINGS_MAX	1024u	/* possible CPUs */
+#define SNAPLEN_MAX 262144u /* as libpcap's MAXIMUM_SNAPLEN */
+#define IFACE_SLOTS 1024u   /* interfaces captured at the same time */
+#define PORT_SETS   62u     /* distinct port lists of captureInterfacesPorts */
+#define RINGS_MAX   1024u   /* possible CPUs */
 
 /*
  * Every port has a mask of the lists it is in. Bit 0 is capturePorts, bit 1
@@ -67,9 +67,9 @@ enum direction { DIRECTION_INGRESS = 1, DIRECTION_EGRESS = 2 };
  * that of its source port or'ed with that of its destination port, so a
  * decision takes the same time however many ports are listed.
  */
-#define PORT_CAPTURE	  (1ull << 0)
-#define PORT_IGNORE	  (1ull << 1)
-#define PORT_SET(n)	  (1ull << ((n) + 2))
+#define PORT_CAPTURE (1ull << 0)
+#define PORT_IGNORE  (1ull << 1)
+#define PORT_SET(n)  (1ull << ((n) + 2))
 
 /*
  * The rule of one interface, map `interfaces`, key: ifindex. A packet is picked
@@ -83,7 +83,12 @@ struct iface_rule {
 	abi_u32 slot; /* of the counters; reused, below IFACE_SLOTS */
 	abi_u8 invert;
 	abi_u8 raw_ip; /* packets start at the IP header (tun, wireguard, ...) */
-	abi_u8 pad[6];
+	/*
+	 * Loopback: a packet passes both hooks with the same contents, so egress only
+	 * learns the agent's own flows there, and counts and captures nothing.
+	 */
+	abi_u8 ingress_only;
+	abi_u8 pad[5];
 };
 _Static_assert(sizeof(struct iface_rule) == 24, "iface_rule");
 
@@ -109,8 +114,31 @@ struct capture_counts {
 struct heartbeat {
 	abi_u64 boottime_ns; /* of the last beat; a program is inert when it is stale */
 	abi_u32 pid;
-	abi_u32 pad;
+	abi_u32 pid_ns; /* inode of the PID namespace in which pid means something */
 };
+_Static_assert(sizeof(struct heartbeat) == 16, "heartbeat");
 #define HEARTBEAT_STALE_NS 10000000000ull
+
+/*
+ * The agent's own stream (in .bss, written by own_socket()): the cookies of its
+ * sockets, the current one first. What a socket with one of them sends is never
+ * captured, and the TCP flow seen with it (so after NAT, if any) is remembered as
+ * its own in both directions: while its cookie is the current one, and
+ * OWN_FLOW_GRACE_NS after its last packet.
+ */
+#define OWN_COOKIES       4
+#define OWN_FLOWS         1024u /* remembered at the same time */
+#define OWN_FILTER        1024u /* cells of the pre-check, a power of two */
+#define OWN_FLOW_GRACE_NS 120000000000ull
+
+struct own_state {
+	abi_u64 cookies[OWN_COOKIES];
+	/* 1 where a flow with this hash of its ports was learned: asks less of own_flows. */
+	abi_u8 filter[OWN_FILTER];
+};
+
+/* Datagrams whose first fragment went by, map `fragments`. */
+#define FRAGMENTS       8192u
+#define FRAGMENT_TTL_NS 30000000000ull
 
 #endif

@@ -1,0 +1,589 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The capture back end on BPF ring buffers: loads bpf/capture_tc.bpf.c, attaches
+ * its programs, merges the rings.
+ *
+ * Life cycle: open loads the programs and allocates every ring; attach and detach
+ * come and go; close detaches what is left. A ring belongs to a CPU, or to several
+ * when the memory does not stretch to a useful ring for each, and to those that are
+ * not there at open (BPF ring buffers take several producers).
+ *
+ * Threads: the reader thread owns the rings, the epoll and the heap; all else is
+ * the loop thread's, but for the cookies, which `lock` guards. Between them and the
+ * kernel there are only maps.
+ *
+ * Invariants: the heap holds the rings that have a block up to the horizon, the
+ * oldest block's on top; the space of all blocks handed over is given back before
+ * drain returns.
+ */
+#include "capture.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wcast-qual" /* of bpftool's making */
+#include "capture_tc.skel.h"
+#pragma GCC diagnostic pop
+#include "hook.h"
+#include "ring.h"
+#include "util.h"
+
+#define RING_MIN      (1u << 20)
+#define RING_RECORDS  4           /* of the largest size, at least, fit a ring */
+#define PUBLISH_BYTES (64u << 10) /* how much read space is kept from the kernel at most */
+
+struct attached {
+	uint32_t ifindex;
+	struct hook hooks[2];
+};
+
+/* A ring with something to hand over, and the time of its oldest block. */
+struct head {
+	nsec_t time;
+	struct ring *ring;
+	const struct epb_header *block;
+};
+
+struct capture {
+	struct capture_tc *skel;
+	enum hook_mode mode;
+	const char *description;
+
+	struct heartbeat *heartbeat; /* mapped */
+	size_t heartbeat_size;
+	uint32_t pid_ns;
+
+	struct capture_counts *per_cpu; /* room for one element of `counters` */
+	unsigned int cpus;              /* possible ones */
+
+	struct attached attached[IFACE_SLOTS];
+	unsigned int nattached;
+
+	pthread_mutex_t lock; /* of the cookies in .bss */
+
+	struct ring *rings;
+	unsigned int nrings;
+	struct head *heap;
+	unsigned int nheap;
+	int epoll, event;
+};
+
+/*
+ * libbpf's messages: silence, but keep what it last complained of, for the sentence.
+ * A refusing verifier's reason is the last line of its log but for the statistics.
+ */
+static _Thread_local char complaint[256];
+
+static void keep_line(const char *line, size_t len)
+{
+	len = MIN(len, sizeof(complaint) - 1);
+	memcpy(complaint, line, len);
+	complaint[len] = '\0';
+}
+
+static void keep_verdict(const char *log)
+{
+	static const char *const noise[] = {"processed ", "-- END", "verification time",
+					    "stack depth"};
+
+	for (const char *end; (end = strchr(log, '\n')); log = end + 1) {
+		bool skip = end == log;
+
+		for (size_t i = 0; i < ARRAY_SIZE(noise); i++)
+			skip |= !strncmp(log, noise[i], strlen(noise[i]));
+		if (!skip)
+			keep_line(log, (size_t)(end - log));
+	}
+}
+
+__attribute__((format(printf, 2, 0))) static int on_message(enum libbpf_print_level level,
+							    const char *fmt, va_list ap)
+{
+	_cleanup_free_ char *text = NULL;
+	char *log;
+
+	if (level != LIBBPF_WARN || vasprintf(&text, fmt, ap) < 0)
+		return 0;
+	log = strstr(text, "-- BEGIN PROG LOAD LOG --\n");
+	if (log)
+		keep_verdict(strchr(log, '\n') + 1);
+	else if (!complaint[0])
+		keep_line(text, strcspn(text, "\n"));
+	return 0;
+}
+
+static int set_knobs(struct capture *c, const struct capture_config *config, size_t ring_size,
+		     struct err *err)
+{
+	struct capture_tc *skel = c->skel;
+	uint64_t all = 0;
+	int r = 0;
+
+	skel->rodata->snaplen = config->snaplen;
+	skel->rodata->wake_bytes = ring_size / 4;
+	skel->rodata->need_ports = config->need_ports;
+	skel->rodata->check_heartbeat = c->mode == HOOK_CLSACT;
+	if (config->need_ports) {
+		for (size_t port = 0; port < 65536; port++)
+			all |= config->port_masks[port];
+		skel->rodata->ignore_mask = all & PORT_IGNORE;
+	} else {
+		r = bpf_map__set_max_entries(skel->maps.ports, 1);
+		if (!r)
+			r = bpf_map__set_max_entries(skel->maps.fragments, 1);
+	}
+	if (!r)
+		r = bpf_map__set_max_entries(skel->maps.rings, c->cpus);
+	return r ? err_sys(err, r, "cannot size the BPF maps") : 0;
+}
+
+static int load(struct capture *c, struct err *err)
+{
+	int r;
+
+	complaint[0] = '\0';
+	r = capture_tc__load(c->skel);
+	if (!r)
+		return 0;
+	if (r == -EPERM || r == -EACCES)
+		return err_set(err, r,
+			       "the kernel does not let us load the capture programs (CAP_BPF, "
+			       "CAP_NET_ADMIN and CAP_PERFMON are needed): %s",
+			       complaint[0] ? complaint : "permission denied");
+	return err_sys(err, r, "cannot load the capture programs: %s", complaint);
+}
+
+static int fill_ports(struct capture *c, const uint64_t *masks, struct err *err)
+{
+	size_t size = 65536 * sizeof(*masks);
+	void *map;
+
+	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(c->skel->maps.ports),
+		   0);
+	if (map == MAP_FAILED)
+		return err_sys(err, -errno, "cannot map the table of ports");
+	memcpy(map, masks, size);
+	munmap(map, size);
+	return 0;
+}
+
+static int map_heartbeat(struct capture *c, struct err *err)
+{
+	struct stat ns;
+	void *map;
+
+	c->heartbeat_size = (size_t)sysconf(_SC_PAGESIZE);
+	map = mmap(NULL, c->heartbeat_size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		   bpf_map__fd(c->skel->maps.heartbeat), 0);
+	if (map == MAP_FAILED)
+		return err_sys(err, -errno, "cannot map the heartbeat");
+	c->heartbeat = map;
+	if (!stat("/proc/self/ns/pid", &ns))
+		c->pid_ns = (uint32_t)ns.st_ino;
+	return 0;
+}
+
+static uint64_t power_of_two_up(uint64_t n)
+{
+	uint64_t p = 1;
+
+	while (p < n)
+		p <<= 1;
+	return p;
+}
+
+/* As many rings as there are CPUs at work, but none below a useful size. */
+static size_t plan_rings(struct capture *c, const struct capture_config *config)
+{
+	uint64_t least = MAX(RING_MIN, power_of_two_up(RING_RECORDS * EPB_SIZE(config->snaplen)));
+	long online = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t share;
+
+	c->nrings = (unsigned int)MIN(MAX(online, 1), (long)c->cpus);
+	while (c->nrings > 1 && config->ring_bytes / c->nrings < least)
+		c->nrings--;
+	share = MAX(config->ring_bytes / c->nrings, least);
+	while (least * 2 <= share)
+		least *= 2;
+	return least;
+}
+
+static int open_rings(struct capture *c, size_t size, struct err *err)
+{
+	int rings = bpf_map__fd(c->skel->maps.rings);
+
+	for (unsigned int i = 0; i < c->nrings; i++) {
+		struct epoll_event event = {.events = EPOLLIN | EPOLLET};
+		int fd =
+			bpf_map_create(BPF_MAP_TYPE_RINGBUF, "ps_ring", 0, 0, (uint32_t)size, NULL);
+		int r;
+
+		if (fd < 0)
+			return err_sys(err, fd, "cannot allocate ring %u of %u with %zu bytes",
+				       i + 1, c->nrings, size);
+		r = ring_open(&c->rings[i], fd, size, err);
+		if (r)
+			return r;
+		if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &event))
+			return err_sys(err, -errno, "cannot watch a ring");
+	}
+	/* Online CPUs are numbered from 0 but for unplugged ones, whose rings others share. */
+	for (uint32_t cpu = 0; cpu < c->cpus; cpu++) {
+		int fd = c->rings[cpu % c->nrings].fd;
+
+		if (bpf_map_update_elem(rings, &cpu, &fd, BPF_ANY))
+			return err_sys(err, -errno, "cannot give CPU %u a ring", cpu);
+	}
+	return 0;
+}
+
+static struct capture *ringbuf_close(struct capture *c);
+static void ringbuf_beat(struct capture *c);
+
+static int allocate(struct capture *c, struct err *err)
+{
+	int cpus = libbpf_num_possible_cpus();
+	struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+
+	if (cpus < 1 || cpus > (int)RINGS_MAX)
+		return err_set(err, -E2BIG, "this machine may have %d CPUs; we handle 1 to %u",
+			       cpus, RINGS_MAX);
+	c->cpus = (unsigned int)cpus;
+	c->per_cpu = calloc(c->cpus, sizeof(*c->per_cpu));
+	c->rings = calloc(c->cpus, sizeof(*c->rings));
+	c->heap = calloc(c->cpus, sizeof(*c->heap));
+	if (!c->per_cpu || !c->rings || !c->heap)
+		return err_set(err, -ENOMEM, "out of memory");
+	c->epoll = epoll_create1(EPOLL_CLOEXEC);
+	c->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->epoll < 0 || c->event < 0 || epoll_ctl(c->epoll, EPOLL_CTL_ADD, c->event, &event))
+		return err_sys(err, -errno, "cannot make an epoll");
+	return 0;
+}
+
+static int open_all(struct capture *c, const struct capture_config *config, struct err *err)
+{
+	size_t ring_size;
+	int r;
+
+	if (!config->snaplen || config->snaplen > SNAPLEN_MAX)
+		return err_set(err, -EINVAL, "a snap length of %u is not in 1..%u", config->snaplen,
+			       SNAPLEN_MAX);
+	libbpf_set_print(on_message);
+	r = hook_choose(config->hook_mode, err);
+	if (r < 0)
+		return r;
+	c->mode = (enum hook_mode)r;
+	c->description = c->mode == HOOK_TCX                ? "tcx"
+			 : config->hook_mode == HOOK_CLSACT ? "clsact"
+							    : "clsact (this kernel has no TCX)";
+	r = allocate(c, err);
+	if (r)
+		return r;
+	c->skel = capture_tc__open();
+	if (!c->skel)
+		return err_sys(err, -errno, "cannot open the capture programs");
+	ring_size = plan_rings(c, config);
+	r = set_knobs(c, config, ring_size, err);
+	if (!r)
+		r = load(c, err);
+	if (!r && config->need_ports)
+		r = fill_ports(c, config->port_masks, err);
+	if (!r)
+		r = map_heartbeat(c, err);
+	if (!r)
+		r = open_rings(c, ring_size, err);
+	if (!r)
+		ringbuf_beat(c);
+	return r;
+}
+
+static int ringbuf_open(const struct capture_config *config, struct capture **ret, struct err *err)
+{
+	struct capture *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return err_set(err, -ENOMEM, "out of memory");
+	c->epoll = c->event = -1;
+	pthread_mutex_init(&c->lock, NULL);
+	r = open_all(c, config, err);
+	if (r) {
+		ringbuf_close(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+/* Egress first: the qdisc goes with the hook that made it, which is that of ingress. */
+static void detach_hooks(struct attached *a)
+{
+	hook_detach(&a->hooks[1]);
+	hook_detach(&a->hooks[0]);
+}
+
+static struct capture *ringbuf_close(struct capture *c)
+{
+	if (!c)
+		return NULL;
+	for (unsigned int i = 0; i < c->nattached; i++)
+		detach_hooks(&c->attached[i]);
+	for (unsigned int i = 0; c->rings && i < c->nrings; i++)
+		ring_close(&c->rings[i]);
+	if (c->heartbeat)
+		munmap(c->heartbeat, c->heartbeat_size);
+	capture_tc__destroy(c->skel);
+	if (c->epoll >= 0)
+		close(c->epoll);
+	if (c->event >= 0)
+		close(c->event);
+	pthread_mutex_destroy(&c->lock);
+	free(c->per_cpu);
+	free(c->rings);
+	free(c->heap);
+	free(c);
+	return NULL;
+}
+
+static const char *ringbuf_describe(const struct capture *c)
+{
+	return c->description;
+}
+
+static int ringbuf_attach(struct capture *c, const struct capture_iface *iface, struct err *err)
+{
+	int progs[2] = {bpf_program__fd(c->skel->progs.ps_tc_ingress),
+			bpf_program__fd(c->skel->progs.ps_tc_egress)};
+	static const enum direction directions[2] = {DIRECTION_INGRESS, DIRECTION_EGRESS};
+	int interfaces = bpf_map__fd(c->skel->maps.interfaces);
+	struct iface_rule rule = iface->rule;
+	struct attached *a;
+	int r;
+
+	if (c->nattached == IFACE_SLOTS || rule.slot >= IFACE_SLOTS)
+		return err_set(err, -ENOSPC, "%s: more than %u interfaces", iface->name,
+			       IFACE_SLOTS);
+	rule.ingress_only = iface->loopback;
+	if (bpf_map_update_elem(interfaces, &iface->ifindex, &rule, BPF_NOEXIST)) {
+		r = -errno;
+		return err_sys(err, r, "%s: cannot set the capture rule", iface->name);
+	}
+	a = &c->attached[c->nattached];
+	*a = (struct attached){.ifindex = iface->ifindex};
+	for (int i = 0; i < 2; i++) {
+		r = hook_attach(&a->hooks[i], c->mode, progs[i], iface->ifindex, directions[i],
+				err);
+		if (r) {
+			detach_hooks(a);
+			bpf_map_delete_elem(interfaces, &iface->ifindex);
+			return err_wrap(err, r, "%s", iface->name);
+		}
+	}
+	c->nattached++;
+	return 0;
+}
+
+static void ringbuf_detach(struct capture *c, uint32_t ifindex)
+{
+	for (unsigned int i = 0; i < c->nattached; i++) {
+		if (c->attached[i].ifindex != ifindex)
+			continue;
+		detach_hooks(&c->attached[i]);
+		c->attached[i] = c->attached[--c->nattached];
+		bpf_map_delete_elem(bpf_map__fd(c->skel->maps.interfaces), &ifindex);
+		return;
+	}
+}
+
+static int ringbuf_counts(struct capture *c, uint32_t slot, enum direction direction,
+			  struct capture_counts *ret)
+{
+	uint32_t key = 2 * slot + (direction == DIRECTION_EGRESS);
+
+	if (bpf_map_lookup_elem(bpf_map__fd(c->skel->maps.counters), &key, c->per_cpu))
+		return -errno;
+	*ret = (struct capture_counts){};
+	for (unsigned int cpu = 0; cpu < c->cpus; cpu++) {
+		for (int i = 0; i < CAPTURE_COUNTERS; i++) {
+			ret->packets[i] += c->per_cpu[cpu].packets[i];
+			ret->bytes[i] += c->per_cpu[cpu].bytes[i];
+		}
+	}
+	return 0;
+}
+
+static int ringbuf_reset(struct capture *c, uint32_t slot)
+{
+	memset(c->per_cpu, 0, c->cpus * sizeof(*c->per_cpu));
+	for (uint32_t key = 2 * slot; key < 2 * slot + 2; key++)
+		if (bpf_map_update_elem(bpf_map__fd(c->skel->maps.counters), &key, c->per_cpu,
+					BPF_ANY))
+			return -errno;
+	return 0;
+}
+
+static void ringbuf_beat(struct capture *c)
+{
+	c->heartbeat->pid = (uint32_t)getpid();
+	c->heartbeat->pid_ns = c->pid_ns;
+	__atomic_store_n(&c->heartbeat->boottime_ns, clock_boottime(), __ATOMIC_RELEASE);
+}
+
+static int ringbuf_own_socket(struct capture *c, int fd, struct err *err)
+{
+	abi_u64 *cookies = c->skel->bss->own.cookies;
+	uint64_t cookie;
+	socklen_t size = sizeof(cookie);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size))
+		return err_sys(err, -errno, "cannot tell the agent's own stream from others");
+	pthread_mutex_lock(&c->lock);
+	if (cookies[0] != cookie) {
+		for (int i = OWN_COOKIES - 1; i > 0; i--)
+			__atomic_store_n(&cookies[i], cookies[i - 1], __ATOMIC_RELAXED);
+		__atomic_store_n(&cookies[0], cookie, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return 0;
+}
+
+/*
+ * Rings are watched edge-triggered: the kernel's wake-up for a record at the very
+ * position that we have read up to is the edge, and drain leaves no doubt about
+ * what came before (ring_pending()).
+ */
+static int ringbuf_wait(struct capture *c, int timeout_ms)
+{
+	struct epoll_event events[16];
+	int n = epoll_wait(c->epoll, events, ARRAY_SIZE(events), timeout_ms);
+	int rings = 0;
+	uint64_t drop;
+
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	for (int i = 0; i < n; i++) {
+		if (!events[i].data.ptr)
+			rings++;
+		else if (read(c->event, &drop, sizeof(drop)) < 0 && errno != EAGAIN)
+			return -errno;
+	}
+	return rings;
+}
+
+static void ringbuf_wake(struct capture *c)
+{
+	uint64_t one = 1;
+
+	/* It can only fail when it is full, and then the reader is awake. */
+	if (write(c->event, &one, sizeof(one)) < 0)
+		return;
+}
+
+/* Look at the oldest block of a ring: false when there is none up to the horizon. */
+static bool head_load(struct head *h, nsec_t horizon)
+{
+	uint32_t len;
+
+	h->block = ring_peek(h->ring, &len);
+	if (!h->block)
+		return false;
+	h->time = (nsec_t)h->block->ts_high << 32 | h->block->ts_low;
+	return h->time <= horizon;
+}
+
+static void heap_down(struct capture *c, unsigned int i)
+{
+	struct head moving = c->heap[i];
+
+	for (;;) {
+		unsigned int child = 2 * i + 1;
+
+		if (child + 1 < c->nheap && c->heap[child + 1].time < c->heap[child].time)
+			child++;
+		if (child >= c->nheap || moving.time <= c->heap[child].time)
+			break;
+		c->heap[i] = c->heap[child];
+		i = child;
+	}
+	c->heap[i] = moving;
+}
+
+static void heap_fill(struct capture *c, nsec_t horizon)
+{
+	c->nheap = 0;
+	for (unsigned int i = 0; i < c->nrings; i++) {
+		c->heap[c->nheap].ring = &c->rings[i];
+		if (head_load(&c->heap[c->nheap], horizon))
+			c->nheap++;
+	}
+	for (unsigned int i = c->nheap / 2; i-- > 0;)
+		heap_down(c, i);
+}
+
+/* Give all space back and see whether the rings are empty, in this order: see ring.c. */
+static bool settle(struct capture *c)
+{
+	bool left = false;
+
+	for (unsigned int i = 0; i < c->nrings; i++)
+		ring_publish(&c->rings[i]);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	for (unsigned int i = 0; i < c->nrings; i++)
+		left |= ring_pending(&c->rings[i]);
+	return left;
+}
+
+static long ringbuf_drain(struct capture *c, nsec_t horizon, nsec_t boot_to_real,
+			  capture_block_fn *fn, void *ctx, bool *ret_left)
+{
+	bool stop = false;
+	long blocks = 0;
+
+	heap_fill(c, horizon);
+	while (c->nheap && !stop) {
+		struct head *top = &c->heap[0];
+		struct epb_header header = *top->block;
+		nsec_t time = top->time + boot_to_real;
+
+		header.ts_high = (uint32_t)(time >> 32);
+		header.ts_low = (uint32_t)time;
+		stop = fn(ctx, &header, top->block + 1);
+		blocks++;
+		ring_advance(top->ring);
+		if (ring_unpublished(top->ring) >= PUBLISH_BYTES)
+			ring_publish(top->ring);
+		if (!head_load(top, horizon))
+			c->heap[0] = c->heap[--c->nheap];
+		heap_down(c, 0);
+	}
+	*ret_left = settle(c);
+	return blocks;
+}
+
+const struct capture_ops capture_ringbuf = {
+	.name = "ringbuf",
+	.open = ringbuf_open,
+	.close = ringbuf_close,
+	.describe = ringbuf_describe,
+	.attach = ringbuf_attach,
+	.detach = ringbuf_detach,
+	.counts = ringbuf_counts,
+	.reset = ringbuf_reset,
+	.beat = ringbuf_beat,
+	.own_socket = ringbuf_own_socket,
+	.wait = ringbuf_wait,
+	.wake = ringbuf_wake,
+	.drain = ringbuf_drain,
+};

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * TCX links and clsact filters.
+ *
+ * A TCX link dies with its descriptor, so nothing stays behind a killed agent. A
+ * clsact filter stays. It goes inert by itself when the agent's heartbeat is stale
+ * (bpf/capture_tc.bpf.c), and the next agent that comes to the interface removes
+ * it: it finds filters by our priority, makes sure by the program's name that one
+ * is ours, and reads in the program's `heartbeat` map whether its agent lives. Then
+ * that one keeps its handle and the newcomer takes the next.
+ *
+ * The clsact qdisc is removed by the agent that made it, once no filter is left in
+ * it. libbpf 1.1 knows nothing of TCX, hence bpf(2) by hand; drop that when
+ * Debian 12 need not build this (libbpf 1.3 has bpf_program__attach_tcx()).
+ *
+ * One thread; no state but what is in struct hook.
+ */
+#include "hook.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <libmnl/libmnl.h>
+#include <linux/bpf.h>
+#include <linux/pkt_sched.h>
+#include <linux/rtnetlink.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "clock.h"
+#include "util.h"
+
+/* <linux/bpf.h> of 6.6. */
+#define TCX_INGRESS 46
+#define TCX_EGRESS  47
+#define TCX_BEFORE  (1u << 3) /* with no other program named: at the head */
+
+struct link_create {
+	uint32_t prog_fd, target_ifindex, attach_type, flags;
+	uint32_t relative_fd, pad;
+	uint64_t expected_revision;
+	uint64_t rest[4];
+};
+
+struct link_detach {
+	uint32_t link_fd, pad[15];
+};
+
+static int bpf_call(int cmd, void *attr, size_t size)
+{
+	long r = syscall(SYS_bpf, cmd, attr, size);
+
+	return r < 0 ? -errno : (int)r;
+}
+
+static int tcx_attach(int prog_fd, uint32_t ifindex, enum direction direction)
+{
+	struct link_create attr = {
+		.prog_fd = (uint32_t)prog_fd,
+		.target_ifindex = ifindex,
+		.attach_type = direction == DIRECTION_EGRESS ? TCX_EGRESS : TCX_INGRESS,
+		.flags = TCX_BEFORE,
+	};
+
+	return bpf_call(BPF_LINK_CREATE, &attr, sizeof(attr));
+}
+
+/*
+ * A kernel with TCX looks for the interface and finds none of this index; one
+ * without does not know the attach type.
+ */
+static int tcx_probe(struct err *err)
+{
+	static const struct bpf_insn pass[] = {
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = -1},
+		{.code = BPF_JMP | BPF_EXIT},
+	};
+	_cleanup_close_ int prog = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "ps_probe", "Apache-2.0",
+						 pass, ARRAY_SIZE(pass), NULL);
+	int r;
+
+	if (prog == -EPERM)
+		return err_set(
+			err, prog,
+			"no right to load BPF programs: run as root or with the capabilities "
+			"CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON");
+	if (prog < 0)
+		return err_sys(err, prog, "this kernel cannot run BPF programs on TC hooks");
+	r = tcx_attach(prog, INT32_MAX, DIRECTION_INGRESS);
+	if (r >= 0)
+		close(r);
+	return r >= 0 || r == -ENODEV;
+}
+
+int hook_choose(enum hook_mode mode, struct err *err)
+{
+	int tcx = tcx_probe(err);
+
+	if (tcx < 0)
+		return tcx;
+	if (mode == HOOK_TCX && !tcx)
+		return err_set(err, -EOPNOTSUPP, "this kernel has no TCX hooks (Linux 6.6 has)");
+	return mode == HOOK_CLSACT || !tcx ? HOOK_CLSACT : HOOK_TCX;
+}
+
+static bool owner_dead(const struct heartbeat *beat)
+{
+	nsec_t now = clock_boottime();
+	struct stat ns;
+
+	if (now > beat->boottime_ns && now - beat->boottime_ns >= HEARTBEAT_STALE_NS)
+		return true;
+	if (stat("/proc/self/ns/pid", &ns) || (uint32_t)ns.st_ino != beat->pid_ns)
+		return false;
+	return kill((pid_t)beat->pid, 0) && errno == ESRCH;
+}
+
+static bool read_heartbeat(uint32_t map_id, struct heartbeat *ret)
+{
+	_cleanup_close_ int fd = bpf_map_get_fd_by_id(map_id);
+	struct bpf_map_info info = {};
+	uint32_t size = sizeof(info), zero = 0;
+
+	return fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &size) &&
+	       !strcmp(info.name, "heartbeat") && info.value_size == sizeof(*ret) &&
+	       !bpf_map_lookup_elem(fd, &zero, ret);
+}
+
+/* A program of ours whose agent is no more? In doubt it is not. */
+static bool leftover(uint32_t prog_id)
+{
+	_cleanup_close_ int fd = bpf_prog_get_fd_by_id(prog_id);
+	uint32_t maps[32], size = sizeof(struct bpf_prog_info);
+	struct bpf_prog_info info = {
+		.map_ids = (uintptr_t)maps,
+		.nr_map_ids = ARRAY_SIZE(maps),
+	};
+	struct heartbeat beat;
+
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size) ||
+	    strncmp(info.name, "ps_tc_", strlen("ps_tc_")))
+		return false;
+	for (uint32_t i = 0; i < MIN(info.nr_map_ids, ARRAY_SIZE(maps)); i++)
+		if (read_heartbeat(maps[i], &beat))
+			return owner_dead(&beat);
+	return false;
+}
+
+static enum bpf_tc_attach_point attach_point(enum direction direction)
+{
+	return direction == DIRECTION_EGRESS ? BPF_TC_EGRESS : BPF_TC_INGRESS;
+}
+
+static int clsact_detach(uint32_t ifindex, enum direction direction, uint32_t handle)
+{
+	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)ifindex,
+		    .attach_point = attach_point(direction));
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle, .priority = HOOK_PRIORITY);
+
+	return bpf_tc_detach(&tc, &opts);
+}
+
+/* Attach with @handle, or say -EEXIST when a filter that has it must stay. */
+static int clsact_try(const struct hook *h, int prog_fd, uint32_t handle)
+{
+	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)h->ifindex,
+		    .attach_point = attach_point(h->direction));
+	LIBBPF_OPTS(bpf_tc_opts, there, .handle = handle, .priority = HOOK_PRIORITY);
+	LIBBPF_OPTS(bpf_tc_opts, ours, .handle = handle, .priority = HOOK_PRIORITY,
+		    .prog_fd = prog_fd);
+
+	if (!bpf_tc_query(&tc, &there)) {
+		if (!leftover(there.prog_id))
+			return -EEXIST;
+		clsact_detach(h->ifindex, h->direction, handle);
+	}
+	return bpf_tc_attach(&tc, &ours);
+}
+
+static int clsact_attach(struct hook *h, int prog_fd)
+{
+	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)h->ifindex,
+		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	int r;
+
+	r = bpf_tc_hook_create(&tc);
+	if (r && r != -EEXIST)
+		return r;
+	h->made_qdisc = !r;
+	for (uint32_t handle = 1; handle <= HOOK_HANDLES; handle++) {
+		r = clsact_try(h, prog_fd, handle);
+		if (!r)
+			h->handle = handle;
+		if (r != -EEXIST)
+			return r;
+	}
+	return -EBUSY;
+}
+
+static int filter_seen(const struct nlmsghdr *nlh, void *ret)
+{
+	if (nlh->nlmsg_type == RTM_NEWTFILTER)
+		*(bool *)ret = true;
+	return MNL_CB_OK;
+}
+
+/* Ask for all filters below @parent. */
+static int dump_filters(struct mnl_socket *nl, uint32_t ifindex, uint32_t parent, bool *ret_any)
+{
+	char buf[8192] __attribute__((aligned(8)));
+	unsigned int port = mnl_socket_get_portid(nl);
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct tcmsg *tc;
+	ssize_t n;
+	int r = MNL_CB_OK;
+
+	nlh->nlmsg_type = RTM_GETTFILTER;
+	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+	nlh->nlmsg_seq = parent;
+	tc = mnl_nlmsg_put_extra_header(nlh, sizeof(*tc));
+	tc->tcm_family = AF_UNSPEC;
+	tc->tcm_ifindex = (int)ifindex;
+	tc->tcm_parent = parent;
+	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
+		return -errno;
+	while (r > MNL_CB_STOP) {
+		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
+		if (n < 0)
+			return -errno;
+		r = mnl_cb_run(buf, (size_t)n, parent, port, filter_seen, ret_any);
+	}
+	return r < 0 ? -errno : 0;
+}
+
+/* Nobody's filter is left in the clsact qdisc? When that cannot be known, it is not so. */
+static bool qdisc_unused(uint32_t ifindex)
+{
+	struct mnl_socket *nl = mnl_socket_open(NETLINK_ROUTE);
+	bool any = false;
+	int r = -1;
+
+	if (!nl)
+		return false;
+	if (!mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID)) {
+		r = dump_filters(nl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), &any);
+		if (!r)
+			r = dump_filters(nl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
+					 &any);
+	}
+	mnl_socket_close(nl);
+	return !r && !any;
+}
+
+int hook_attach(struct hook *h, enum hook_mode mode, int prog_fd, uint32_t ifindex,
+		enum direction direction, struct err *err)
+{
+	const char *where = direction == DIRECTION_EGRESS ? "egress" : "ingress";
+	int r;
+
+	*h = (struct hook){.ifindex = ifindex, .direction = direction, .link_fd = -1};
+	if (mode == HOOK_TCX) {
+		r = tcx_attach(prog_fd, ifindex, direction);
+		if (r >= 0) {
+			h->link_fd = r;
+			return 0;
+		}
+	} else {
+		r = clsact_attach(h, prog_fd);
+		if (!r)
+			return 0;
+		hook_detach(h);
+	}
+	if (r == -EBUSY)
+		return err_set(err, r, "all %d handles for capture filters are taken at %s",
+			       HOOK_HANDLES, where);
+	return err_sys(err, r, "cannot attach at %s", where);
+}
+
+/*
+ * Closing the link would detach as well, but not always before close() returns,
+ * and only if no child process holds a copy.
+ */
+static void tcx_detach(struct hook *h)
+{
+	struct link_detach attr = {.link_fd = (uint32_t)h->link_fd};
+
+	bpf_call(BPF_LINK_DETACH, &attr, sizeof(attr));
+	close(h->link_fd);
+}
+
+void hook_detach(struct hook *h)
+{
+	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)h->ifindex,
+		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+
+	if (!h->ifindex)
+		return;
+	if (h->link_fd >= 0)
+		tcx_detach(h);
+	if (h->handle)
+		clsact_detach(h->ifindex, h->direction, h->handle);
+	if (h->made_qdisc && qdisc_unused(h->ifindex))
+		bpf_tc_hook_destroy(&tc);
+	*h = (struct hook){.link_fd = -1};
+}

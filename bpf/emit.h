@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copy a packet into this CPU's ring, as the block that abi.h pictures. */
+#ifndef PS_EMIT_H
+#define PS_EMIT_H
+
+#include "maps.h"
+
+#include <bpf/bpf_helpers.h>
+
+#define EMIT_TAG_OFFSET 12
+#define EMIT_TAG_END    16
+
+/*
+ * The BPF ring buffer reserves constant sizes only: the smallest of these that
+ * holds the packet. The first ones fit bare acknowledgements, the one at 1524 full
+ * Ethernet frames with up to two tags, the one at 65556 the largest classic GSO
+ * packet. With a factor of at most 4/3 between neighbours (3/2 above 2 KiB) about a
+ * seventh of a ring is lost to rounding up. Each must be a multiple of 4.
+ *
+ * The constant must stay one on the path to the reservation, so the empty asm
+ * keeps clang from computing it.
+ */
+#define EMIT_CLASSES(X)                                                                         \
+	X(76)                                                                                   \
+	X(108) X(140) X(188) X(252) X(332) X(444) X(596) X(796) X(1060) X(1300) X(1524) X(2044) \
+		X(3068) X(4092) X(6140) X(9216) X(12284) X(16380) X(24572) X(32764) X(43688)    \
+			X(65556) X(98304) X(131072) X(196608) X(262144)
+
+/* The size to reserve for @caplen bytes, 0 when there is none. */
+static __always_inline __u64 emit_size(__u64 caplen)
+{
+	__u64 size;
+
+#define EMIT_CLASS(cap)                        \
+	if (caplen <= (cap)) {                 \
+		size = EPB_SIZE(cap);          \
+		asm volatile("" : "+r"(size)); \
+		return size;                   \
+	}
+	EMIT_CLASSES(EMIT_CLASS)
+#undef EMIT_CLASS
+	return 0;
+}
+
+/* The packet's first @caplen bytes, the tag from the metadata back in its place. */
+static __always_inline int emit_packet(const struct ps_ctx *ctx, __be32 tag, __u8 *to, __u64 caplen)
+{
+	if (!tag)
+		return ctx_load(ctx, 0, to, caplen);
+	if (ctx_load(ctx, 0, to, EMIT_TAG_OFFSET))
+		return -1;
+	*(__be32 *)(to + EMIT_TAG_OFFSET) = tag;
+	if (caplen <= EMIT_TAG_END)
+		return 0;
+	caplen -= EMIT_TAG_END;
+	return ctx_load(ctx, EMIT_TAG_OFFSET, to + EMIT_TAG_END, caplen);
+}
+
+/* Wake the reader when it has caught up, and for every wake_bytes in any case. */
+static __always_inline __u64 emit_flags(__u64 size)
+{
+	__u32 zero = 0;
+	__u64 *bytes = bpf_map_lookup_elem(&unread, &zero);
+
+	if (!bytes)
+		return 0;
+	*bytes += size;
+	if (*bytes < wake_bytes)
+		return 0;
+	*bytes = 0;
+	return BPF_RB_FORCE_WAKEUP;
+}
+
+/* @len: on the wire, @tag included. */
+static __always_inline enum capture_counter emit(const struct ps_ctx *ctx, __u32 id, __u32 len,
+						 __be32 tag, enum direction direction)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	__u64 caplen = len > snaplen ? snaplen : len;
+	struct epb_trailer *trailer;
+	struct epb_header *header;
+	__u64 size, stamp, end;
+	__u8 *packet;
+	void *ring;
+
+	ring = bpf_map_lookup_elem(&rings, &cpu);
+	if (!ring)
+		return CAPTURE_LOST_RING;
+	asm volatile("" : "+r"(caplen));
+	if (!caplen)
+		return CAPTURE_LOST_ERROR;
+	size = emit_size(caplen);
+	if (!size)
+		return CAPTURE_LOST_ERROR;
+	stamp = bpf_ktime_get_boot_ns();
+	header = bpf_ringbuf_reserve(ring, size, 0);
+	if (!header)
+		return CAPTURE_LOST_RING;
+	packet = (__u8 *)(header + 1);
+
+	if (emit_packet(ctx, tag, packet, caplen)) {
+		bpf_ringbuf_discard(header, 0);
+		return CAPTURE_LOST_ERROR;
+	}
+	/* Up to three of these are padding; the trailer covers the others. */
+	packet[caplen] = 0;
+	packet[caplen + 1] = 0;
+	packet[caplen + 2] = 0;
+	/* Not "& ~3": of this form the verifier knows the largest value exactly. */
+	end = (caplen + 3) >> 2;
+	asm volatile("" : "+r"(end));
+	end <<= 2;
+	trailer = (struct epb_trailer *)(packet + end);
+
+	*header = (struct epb_header){
+		.type = EPB_TYPE,
+		.total_len = EPB_HEADER + end + EPB_TRAILER,
+		.interface_id = id,
+		.ts_high = stamp >> 32,
+		.ts_low = stamp,
+		.caplen = caplen,
+		.len = len,
+	};
+	*trailer = (struct epb_trailer){
+		.flags_code = EPB_OPT_FLAGS,
+		.flags_len = sizeof(trailer->flags),
+		.flags = direction,
+		.total_len = EPB_HEADER + end + EPB_TRAILER,
+	};
+	bpf_ringbuf_submit(header, emit_flags(size));
+	return CAPTURE_CAPTURED;
+}
+
+#endif

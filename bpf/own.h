@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Is a packet part of the agent's own stream to its collector? Capturing that
+ * would capture the capture. See struct own_state.
+ */
+#ifndef PS_OWN_H
+#define PS_OWN_H
+
+#include "maps.h"
+#include "parse.h"
+
+/* The cell of the pre-check: the same for both directions of a flow. */
+static __always_inline volatile __u8 *own_cell(const struct parsed *p)
+{
+	__u32 sum = p->sport + p->dport;
+
+	return &own.filter[(sum ^ (sum >> 10)) & (OWN_FILTER - 1)];
+}
+
+/* Is there a stream at all? */
+static __always_inline bool own_active(void)
+{
+	return *(const volatile __u64 *)&own.cookies[0] != 0;
+}
+
+/* The cookie of the sending socket when it is one of ours, else 0. */
+static __always_inline __u64 own_cookie(struct ps_ctx *ctx)
+{
+	const volatile __u64 *cookies = own.cookies;
+	__u64 cookie;
+
+	cookie = ctx_socket_cookie(ctx);
+	if (!cookie)
+		return 0;
+	return cookie == cookies[0] || cookie == cookies[1] || cookie == cookies[2] ||
+			       cookie == cookies[3]
+		       ? cookie
+		       : 0;
+}
+
+static __always_inline bool own_tcp(const struct ps_ctx *ctx, const struct parsed *p,
+				    struct flow *flow)
+{
+	return p->proto == IPPROTO_TCP && p->has_ports && !parse_flow(ctx, p, flow);
+}
+
+/* A packet that left with one of our cookies: remember its flow as it looks here. */
+static __always_inline void own_learn(const struct ps_ctx *ctx, const struct parsed *p,
+				      __u64 cookie)
+{
+	struct own_flow value = {cookie, bpf_ktime_get_boot_ns()};
+	struct own_flow *known;
+	struct flow flow;
+
+	if (!own_tcp(ctx, p, &flow))
+		return;
+	known = bpf_map_lookup_elem(&own_flows, &flow);
+	if (known)
+		*known = value;
+	else
+		bpf_map_update_elem(&own_flows, &flow, &value, BPF_ANY);
+	*own_cell(p) = 1;
+}
+
+static __always_inline bool own_known(const struct ps_ctx *ctx, const struct parsed *p)
+{
+	const volatile __u64 *cookies = own.cookies;
+	struct own_flow *known;
+	struct flow flow;
+	__u64 now;
+
+	if (p->proto != IPPROTO_TCP || !p->has_ports || !*own_cell(p) || !own_tcp(ctx, p, &flow))
+		return false;
+	known = bpf_map_lookup_elem(&own_flows, &flow);
+	if (!known)
+		return false;
+	now = bpf_ktime_get_boot_ns();
+	if (known->cookie != cookies[0] && now - known->last_used > OWN_FLOW_GRACE_NS)
+		return false;
+	known->last_used = now;
+	return true;
+}
+
+#endif
