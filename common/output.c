@@ -409,11 +409,7 @@ int output_write(struct output *out, uint32_t link_type, const uint8_t *run, siz
 
 void output_cancel(struct output *out)
 {
-	uint64_t one = 1;
-
-	/* It cannot fail: the counter is nowhere near its end. */
-	if (write(out->cancel_fd, &one, sizeof(one)) < 0)
-		return;
+	event_signal(out->cancel_fd);
 }
 
 const char *output_path(struct output *out, uint32_t link_type)

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Puts the parts together and takes them apart in the opposite order. Everything here
+ * runs on the main thread, but for fatal(), which workers call.
+ *
+ * Stopping: the workers stop accepting, end their sessions and finish; one that hangs
+ * in a write to a reader that does not read is freed by output_cancel() after a while.
+ * Then nobody writes any more, and the ledgers are final.
+ */
+#include "collector.h"
+
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+#include "listener.h"
+#include "log.h"
+#include "output.h"
+#include "registry.h"
+#include "session.h"
+#include "util.h"
+#include "worker.h"
+
+#define HELLO_TIMEOUT  (10 * NSEC_PER_SEC)
+#define HEARTBEAT      (10 * NSEC_PER_SEC)
+#define STORAGE_RETRY  (500 * NSEC_PER_MSEC)
+#define STOP_TIMEOUT   (3 * NSEC_PER_SEC)
+#define FEEDS_AT_REST  4096u /* streams that are kept in mind after they ended */
+#define WORKERS_MAX    64u
+#define FDS_PER_WORKER 4u
+#define FDS_OTHER      64u
+
+struct collector {
+	const struct config *config;
+	struct tls_context *tls;
+	struct output *output;
+	struct registry *registry;
+	struct listener listener;
+	struct noise noise;
+	struct session_env env;
+	struct worker *workers[WORKERS_MAX];
+	unsigned int n_workers;
+	int failed_fd;
+	atomic_bool failed;
+};
+
+static void report_line(void *ctx, enum log_level level, const char *line)
+{
+	(void)ctx;
+	log_line(level, "%s", line);
+}
+
+/* Every worker may come here with the same news. */
+static void fatal(void *ctx, const struct err *err)
+{
+	struct collector *c = ctx;
+
+	if (atomic_exchange(&c->failed, true))
+		return;
+	log_error("%s, ending", err->text);
+	event_signal(c->failed_fd);
+}
+
+/* As many descriptors as sessions may need, as far as the hard limit goes. */
+static void raise_fd_limit(uint64_t max_sessions)
+{
+	rlim_t want = max_sessions + WORKERS_MAX * FDS_PER_WORKER + FDS_OTHER;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= want)
+		return;
+	limit.rlim_cur = MIN(want, limit.rlim_max);
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < want)
+		log_warn("the limit of open files allows fewer than %llu sessions",
+			 (unsigned long long)max_sessions);
+}
+
+static int start_workers(struct collector *c, struct err *err)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned int n = (unsigned int)MIN(MAX(cores, 1), (long)WORKERS_MAX);
+
+	while (c->n_workers < n) {
+		int r = worker_new(&c->env, &c->listener, c->n_workers, &c->workers[c->n_workers],
+				   err);
+
+		if (r < 0)
+			return r;
+		c->n_workers++;
+	}
+	return 0;
+}
+
+static int open_parts(struct collector *c, struct err *err)
+{
+	const struct config *config = c->config;
+	const struct tls_config tls = config_tls(config);
+	const struct output_config output = {.path = config->file_path, .micro = config->micro};
+	int r;
+
+	r = tls_context_new(TLS_COLLECTOR, &tls, &c->tls, err);
+	if (r < 0)
+		return r;
+	/* The port before the file: a second collector finds out before it makes one. */
+	r = listener_open(&c->listener, config->listen_address, (uint16_t)config->listen_port,
+			  config->max_sessions, err);
+	if (r < 0)
+		return r;
+	r = output_new(&output, &c->output, err);
+	if (r < 0)
+		return r;
+	c->registry =
+		registry_new(config->max_sessions + FEEDS_AT_REST, c->output, report_line, NULL);
+	return c->registry ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
+int collector_new(const struct config *config, struct collector **ret, struct err *err)
+{
+	struct collector *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (!c)
+		return err_set(err, -ENOMEM, "out of memory");
+	c->config = config;
+	c->listener.fd = -1;
+	noise_init(&c->noise);
+	c->failed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r = c->failed_fd < 0 ? err_sys(err, -errno, "cannot make an eventfd") : open_parts(c, err);
+	if (r == 0) {
+		c->env = (struct session_env){
+			.tls = c->tls,
+			.tls_enable = config->tls_enable,
+			.registry = c->registry,
+			.output = c->output,
+			.noise = &c->noise,
+			.credit = config->credit_bytes,
+			.hello_timeout = HELLO_TIMEOUT,
+			.heartbeat = HEARTBEAT,
+			.retry = STORAGE_RETRY,
+			.fatal = fatal,
+			.ctx = c,
+		};
+		raise_fd_limit(config->max_sessions);
+		r = start_workers(c, err);
+	}
+	if (r < 0)
+		collector_free(c);
+	else
+		*ret = c;
+	return r;
+}
+
+const char *collector_address(const struct collector *c)
+{
+	return c->listener.name;
+}
+
+int collector_failed_fd(const struct collector *c)
+{
+	return c->failed_fd;
+}
+
+void collector_report(struct collector *c)
+{
+	registry_report(c->registry);
+}
+
+static void stop_workers(struct collector *c)
+{
+	nsec_t deadline = clock_monotonic() + STOP_TIMEOUT;
+	bool cancelled = false;
+
+	for (unsigned int i = 0; i < c->n_workers; i++)
+		worker_stop(c->workers[i]);
+	for (unsigned int i = 0; i < c->n_workers; i++) {
+		if (!cancelled && !worker_wait(c->workers[i], deadline)) {
+			output_cancel(c->output);
+			cancelled = true;
+		}
+		worker_free(c->workers[i]);
+	}
+}
+
+struct collector *collector_free(struct collector *c)
+{
+	if (!c)
+		return NULL;
+	stop_workers(c);
+	listener_close(&c->listener);
+	if (c->n_workers)
+		collector_report(c);
+	registry_free(c->registry);
+	output_free(c->output);
+	tls_context_free(c->tls);
+	noise_destroy(&c->noise);
+	if (c->failed_fd >= 0)
+		close(c->failed_fd);
+	free(c);
+	return NULL;
+}

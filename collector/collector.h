@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The whole daemon but for signals and options: output, registry, listener, workers. */
+#ifndef PS_COLLECTOR_H
+#define PS_COLLECTOR_H
+
+#include <stdio.h>
+
+#include "config.h"
+
+struct collector;
+
+/*
+ * Loads credentials, opens the output and the listener, starts the workers. Signals
+ * that the caller wants for itself are to be blocked before. @config outlives it.
+ */
+int collector_new(const struct config *config, struct collector **ret, struct err *err);
+
+/* Where it listens, as text. */
+const char *collector_address(const struct collector *c);
+/* A descriptor that becomes readable when it cannot go on; the reason is in the log. */
+int collector_failed_fd(const struct collector *c);
+/* The ledgers and the verdict, to the log. */
+void collector_report(struct collector *c);
+
+/*
+ * Stop: acknowledge what is written, say goodbye to the agents, report, finish the
+ * files. Takes a few seconds at most, whatever the agents and the reader of stdout do.
+ */
+struct collector *collector_free(struct collector *c);
+
+/*
+ * Could it work with @config? A line for each check goes to @to; 0, or -errno of the
+ * first that failed. Opens no port and makes no file.
+ */
+int collector_check(const struct config *config, FILE *to);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* All feeds, by (identity, agent id, epoch). Thread-safe. */
+#ifndef PS_COLLECTOR_REGISTRY_H
+#define PS_COLLECTOR_REGISTRY_H
+
+#include <stdatomic.h>
+
+#include "feed.h"
+
+struct registry;
+
+/* The registry's handle on a session. */
+struct registry_owner {
+	atomic_bool superseded; /* another session has taken the feed over */
+	int wake_fd;            /* eventfd, written when that happens */
+	uint64_t session_id;    /* set by registry_attach() */
+};
+
+/*
+ * Holds at most @max_feeds; the one that ended longest ago goes first, after a last
+ * report. @line gets every line of a report, from any thread.
+ */
+struct registry *registry_new(size_t max_feeds, struct output *output, feed_line_fn *line,
+			      void *ctx);
+struct registry *registry_free(struct registry *r);
+
+/*
+ * A session starts to carry the stream of @hello: the feed and the number to resume at.
+ * A session that carried it before is superseded; once this returns it cannot write any
+ * more. -EPROTO when @hello contradicts what is known, -ENOSPC when the table is full.
+ */
+int registry_attach(struct registry *r, const char *identity, const struct stream_hello *hello,
+		    struct registry_owner *owner, struct feed **ret, uint64_t *ret_resume,
+		    struct err *err);
+
+/*
+ * The session is over. FEED_ENDED: the agent said goodbye, its ledger is reported.
+ * FEED_CONNECTED: we stop, nothing is wrong with the stream. Without effect on the
+ * feed's state when the session was superseded.
+ */
+void registry_detach(struct registry *r, struct feed *f, struct registry_owner *owner,
+		     enum feed_state state);
+
+/* Ledgers of all feeds, then one line with the total verdict. */
+void registry_report(struct registry *r);
+
+/*
+ * A message begins: wait for the turn. False, without the turn, when the session has
+ * been superseded.
+ */
+bool registry_begin(struct feed *f, const struct registry_owner *owner);
+void registry_end(struct feed *f);
+
+#endif
