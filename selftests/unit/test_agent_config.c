@@ -1,0 +1,489 @@
+// SPDX-License-Identifier: Apache-2.0
+/* ps-agent.yaml: keys, defaults, rules between keys, the choice of interfaces, examples. */
+#include <errno.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "abi.h"
+#include "config.h"
+#include "util.h"
+
+#define FILE_ONLY "output: {file: {path: stdout}}\n"
+#define SERVER    "output: {server: {address: h, port: 5}}\n"
+#define PLAIN     SERVER "tls: {enable: false}\n"
+#define WAYS_OUT                                                                                  \
+	"set tls.certfile, tls.keyfile and tls.cafile (`ps-collector --init-pki DIR` makes such " \
+	"files), or auth.enable and auth.key, or `tls.enable: false` for plain text\n"
+
+static char *parse(const char *text, struct config **ret)
+{
+	size_t size;
+	char *lines;
+	FILE *f = open_memstream(&lines, &size);
+	int r;
+
+	assert_non_null(f);
+	*ret = NULL;
+	r = config_parse("f", text, strlen(text), ret, f);
+	fclose(f);
+	assert_int_equal(r == 0, *ret != NULL);
+	assert_int_equal(r<0, size> 0);
+	return lines;
+}
+
+static struct config *good(const char *text)
+{
+	struct config *c;
+	char *lines = parse(text, &c);
+
+	assert_string_equal(lines, "");
+	free(lines);
+	return c;
+}
+
+static void bad(const char *text, const char *expected)
+{
+	struct config *c;
+	char *lines = parse(text, &c);
+
+	assert_string_equal(lines, expected);
+	free(lines);
+}
+
+static void defaults_are_the_documented_ones(void **state)
+{
+	struct config *c = good(FILE_ONLY);
+	char host[HOST_NAME_MAX + 1];
+
+	(void)state;
+	assert_int_equal(gethostname(host, sizeof(host)), 0);
+	assert_null(c->server_host);
+	assert_string_equal(c->file_path, "stdout");
+	assert_false(c->micro);
+	assert_true(c->tls_enable);
+	assert_false(c->auth_enable);
+	assert_string_equal(c->agent_name, host);
+	assert_int_equal(c->block_bytes, 65 * 1024);
+	assert_int_equal(c->snaplen, 65535);
+	assert_int_equal(c->gather_max_wait, 100 * NSEC_PER_MSEC);
+	assert_int_equal(c->ring_bytes, 32 << 20);
+	assert_int_equal(c->queue_bytes, 64 << 20);
+	assert_int_equal(c->shutdown_timeout, 10 * NSEC_PER_SEC);
+	assert_null(c->log_filename);
+	assert_int_equal(c->backend, BACKEND_AUTO);
+	assert_int_equal(c->pcap_mode, PCAP_MODE_ALL);
+	assert_int_equal(c->interfaces.n, 0);
+	assert_false(c->capture_loopback);
+	config_free(c);
+}
+
+static void every_key_is_read(void **state)
+{
+	struct config *c = good("output:\n"
+				"  server: {address: collector.example, port: 65535}\n"
+				"  file: {path: /tmp/x.pcap}\n"
+				"tls:\n"
+				"  enable: true\n"
+				"  certfile: c.crt\n"
+				"  keyfile: c.key\n"
+				"  cafile: ca.crt\n"
+				"  serverName: other.example\n"
+				"auth: {enable: false, key: 0123456789abcdef}\n"
+				"agentName: a1\n"
+				"logFilename: l.log\n"
+				"timestampPrecision: Micro\n"
+				"shutdownTimeout: 3\n"
+				"compressBlockSize: 1MB\n"
+				"inputPacketLen: 262144\n"
+				"gatherMaxWaitMs: 7\n"
+				"ringSize: 1MB\n"
+				"queueSize: 4MB\n"
+				"spool: {mode: off}\n"
+				"backend: TC\n"
+				"interfaces: [eth*, '!eth7']\n"
+				"captureLoopback: yes\n"
+				"pcapMode: Deny\n"
+				"capturePorts: [22]\n"
+				"captureInterfacesPorts: {eth0: [80, 81], lo: []}\n"
+				"ignorePorts: [5, 6, 7]\n");
+	struct tls_config tls = config_tls(c);
+
+	(void)state;
+	assert_string_equal(c->server_host, "collector.example");
+	assert_int_equal(c->server_port, 65535);
+	assert_string_equal(c->file_path, "/tmp/x.pcap");
+	assert_true(tls.enable);
+	assert_string_equal(tls.certfile, "c.crt");
+	assert_string_equal(tls.keyfile, "c.key");
+	assert_string_equal(tls.cafile, "ca.crt");
+	assert_null(tls.psk);
+	assert_string_equal(c->tls_server_name, "other.example");
+	assert_string_equal(c->agent_name, "a1");
+	assert_string_equal(c->log_filename, "l.log");
+	assert_true(c->micro);
+	assert_int_equal(c->shutdown_timeout, 3 * NSEC_PER_SEC);
+	assert_int_equal(c->block_bytes, 1 << 20);
+	assert_int_equal(c->snaplen, SNAPLEN_MAX);
+	assert_int_equal(c->gather_max_wait, 7 * NSEC_PER_MSEC);
+	assert_int_equal(c->ring_bytes, 1 << 20);
+	assert_int_equal(c->queue_bytes, 4 << 20);
+	assert_int_equal(c->backend, BACKEND_TC);
+	assert_int_equal(c->interfaces.n, 2);
+	assert_true(c->capture_loopback);
+	assert_int_equal(c->pcap_mode, PCAP_MODE_DENY);
+	assert_int_equal(c->capture_ports.count, 1);
+	assert_int_equal(c->interface_ports.n, 2);
+	assert_int_equal(c->ignore_ports.count, 3);
+	config_free(c);
+}
+
+static void values_out_of_bounds_are_refused(void **state)
+{
+	static const struct {
+		const char *line, *error;
+	} table[] = {
+		{"compressBlockSize: 1025", "20: compressBlockSize: 1025KB is above 1MB"},
+		{"compressBlockSize: 0", "20: compressBlockSize: 0KB is below 1KB"},
+		{"inputPacketLen: 700000", "17: inputPacketLen: 700000 is above 262144"},
+		{"inputPacketLen: 63", "17: inputPacketLen: 63 is below 64"},
+		{"gatherMaxWaitSec: 3601", "19: gatherMaxWaitSec: 3601s is above 1h"},
+		{"gatherMaxWaitMs: 2h", "18: gatherMaxWaitMs: 2h is above 1h"},
+		{"shutdownTimeout: 601", "18: shutdownTimeout: 601s is above 10m"},
+		{"ringSize: 5KB", "11: ringSize: 5KB is below 1MB"},
+		{"queueSize: 3MB", "12: queueSize: 3MB is below 4MB"},
+		{"auth: {key: tooshort}", "13: auth.key: 8 characters, at least 16 are needed"},
+		{"pcapMode: some", "11: pcapMode: \"some\" is none of: all, allow, deny"},
+		{"timestampPrecision: pico",
+		 "21: timestampPrecision: \"pico\" is none of: nano, micro"},
+	};
+	char text[200], expected[200];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		snprintf(text, sizeof(text), "%s%s\n", FILE_ONLY, table[i].line);
+		snprintf(expected, sizeof(expected), "f:2:%s\n", table[i].error);
+		bad(text, expected);
+	}
+	bad("output: {server: {address: h, port: 65536}}\ntls: {enable: no}",
+	    "f:1:37: output.server.port: 65536 is above 65535\n");
+	bad("output: {server: {address: h, port: 0}}\ntls: {enable: no}",
+	    "f:1:37: output.server.port: 0 is below 1\n");
+}
+
+static void what_this_version_cannot_do_is_refused_once(void **state)
+{
+	(void)state;
+	bad(FILE_ONLY "\n\n\n\n\n\n\n  \nfilter: tcp port 80\n",
+	    "f:10:1: filter: not supported by this version\n");
+	bad("output:\n"
+	    "  file: {path: x}\n"
+	    "  plugins:\n"
+	    "    s3: {bucket: b, region: r, totalFileSize: 10MB, uploadTimeout: 1m}\n"
+	    "    kafka:\n"
+	    "      brokers: [a]\n"
+	    "      topic: t\n"
+	    "  servers: [{address: h, port: 5}]\n",
+	    "f:4:5: output.plugins.s3: not supported by this version\n"
+	    "f:5:5: output.plugins.kafka: not supported by this version\n"
+	    "f:8:3: output.servers: not supported by this version\n");
+	bad(FILE_ONLY "metrics: {address: '::', port: 1}\n"
+		      "taps: [eth1]\n"
+		      "spool: {mode: overflow, path: /x, maxBytes: 1, maxAge: 1, minFree: 1}\n"
+		      "backend: xdp\n",
+	    "f:2:1: metrics: not supported by this version\n"
+	    "f:3:1: taps: not supported by this version\n"
+	    "f:4:15: spool.mode: \"overflow\" is not supported by this version (only: off)\n"
+	    "f:4:25: spool.path: not supported by this version\n"
+	    "f:4:35: spool.maxBytes: not supported by this version\n"
+	    "f:4:48: spool.maxAge: not supported by this version\n"
+	    "f:4:59: spool.minFree: not supported by this version\n"
+	    "f:5:10: backend: \"xdp\" is not supported by this version (only: auto, tc)\n");
+	bad(FILE_ONLY "backend: pcap",
+	    "f:2:10: backend: \"pcap\" is not supported by this version (only: auto, tc)\n");
+}
+
+static void keys_of_the_collector_are_named_as_such(void **state)
+{
+	(void)state;
+	bad(FILE_ONLY "input: {address: a, port: 1}\nack: written\nformat: pcap\n"
+		      "maxSessions: 5\ncreditBytes: 4MB\n",
+	    "f:2:1: input: belongs to ps-collector\n"
+	    "f:3:1: ack: belongs to ps-collector\n"
+	    "f:4:1: format: belongs to ps-collector\n"
+	    "f:5:1: maxSessions: belongs to ps-collector\n"
+	    "f:6:1: creditBytes: belongs to ps-collector\n");
+}
+
+static void an_output_is_needed(void **state)
+{
+	static const char nowhere[] =
+		"output: nowhere to send to: output.server or output.file.path is needed\n";
+	char expected[200];
+
+	(void)state;
+	snprintf(expected, sizeof(expected), "f:1:1: %s", nowhere);
+	bad("", expected);
+	bad("pcapMode: all", expected);
+	bad("output: ~", expected);
+	bad("output: {file: {path: ''}}", expected);
+	snprintf(expected, sizeof(expected), "f:2:1: %s", nowhere);
+	bad("\noutput: {}", expected);
+	bad("output:\n  server: {address: h}\ntls: {enable: no}",
+	    "f:2:3: output.server.port: is missing\n");
+	bad("output:\n  server: {port: 5, address: ''}\ntls: {enable: no}",
+	    "f:2:3: output.server.address: is missing\n");
+}
+
+static void a_server_needs_certificates_a_key_or_plain_text(void **state)
+{
+	struct config *c;
+
+	(void)state;
+	bad(SERVER, "f:1:1: tls: the stream has no certificates and no key: " WAYS_OUT);
+	bad(SERVER "tls: {enable: true}",
+	    "f:2:1: tls: the stream has no certificates and no key: " WAYS_OUT);
+	bad(SERVER "tls: {certfile: a, keyfile: b}", "f:2:1: tls.cafile: is missing: " WAYS_OUT);
+	bad(SERVER "tls: {cafile: a, keyfile: ''}", "f:2:1: tls.certfile: is missing: " WAYS_OUT
+						    "f:2:1: tls.keyfile: is missing: " WAYS_OUT);
+	bad(SERVER "tls: {enable: maybe, certfile: a, keyfile: b, cafile: c}",
+	    "f:2:15: tls.enable: \"maybe\" is neither true nor false\n");
+
+	c = good(SERVER "tls: {certfile: a, keyfile: b, cafile: c}");
+	assert_true(config_tls(c).enable);
+	config_free(c);
+	c = good(PLAIN);
+	assert_false(config_tls(c).enable);
+	config_free(c);
+	c = good(SERVER "auth: {enable: true, key: 0123456789abcdef}");
+	assert_true(config_tls(c).enable);
+	assert_string_equal(config_tls(c).psk, "0123456789abcdef");
+	config_free(c);
+	/* The key wins over certificates. */
+	c = good(SERVER "auth: {enable: true, key: 0123456789abcdef}\n"
+			"tls: {certfile: a, keyfile: b, cafile: c}");
+	assert_null(config_tls(c).certfile);
+	assert_non_null(config_tls(c).psk);
+	config_free(c);
+}
+
+static void a_key_that_secures_nothing_is_refused(void **state)
+{
+	(void)state;
+	bad(PLAIN "auth: {enable: true, key: 0123456789abcdef}",
+	    "f:3:16: auth.enable: the key works only inside TLS: leave `tls.enable: false` out, "
+	    "or set this to false too\n");
+	bad(SERVER "auth: {enable: true}",
+	    "f:2:1: auth.key: is missing, and auth.enable is true\n");
+	bad(PLAIN "auth: {key: 0123456789abcdef}",
+	    "f:3:13: auth.key: is not used without `auth.enable: true`\n");
+	config_free(good(PLAIN "auth: {enable: false, key: 0123456789abcdef}"));
+}
+
+static void allow_needs_a_list(void **state)
+{
+	static const char *const empties[] = {
+		"",
+		"capturePorts: []\n",
+		"captureInterfacesPorts: {}\n",
+		"capturePorts: []\ncaptureInterfacesPorts: ~\n",
+	};
+	char text[200];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(empties); i++) {
+		snprintf(text, sizeof(text), "%spcapMode: ALLOW\n%s", FILE_ONLY, empties[i]);
+		bad(text, "f:2:11: pcapMode: allow without capturePorts or "
+			  "captureInterfacesPorts matches no packet\n");
+	}
+	config_free(good(FILE_ONLY "pcapMode: Allow\ncapturePorts: [1]"));
+	config_free(good(FILE_ONLY "pcapMode: allow\ncaptureInterfacesPorts: {eth0: []}"));
+	config_free(good(FILE_ONLY "pcapMode: allow\ncaptureInterfacesPorts:\n  eth0:\n"));
+	config_free(good(FILE_ONLY "pcapMode: deny"));
+}
+
+/* @n interfaces with a list each, and each list a second and third time. */
+static char *lists(unsigned int n)
+{
+	size_t size;
+	char *text;
+	FILE *f = open_memstream(&text, &size);
+
+	assert_non_null(f);
+	fprintf(f, "%scaptureInterfacesPorts:\n  all: []\n  none: []\n", FILE_ONLY);
+	for (unsigned int i = 0; i < 3 * n; i++)
+		fprintf(f, "  eth%u: [1, %u]\n", i, i % n + 2);
+	fclose(f);
+	return text;
+}
+
+static void different_lists_of_ports_are_limited(void **state)
+{
+	char *text = lists(PORT_SETS);
+
+	(void)state;
+	config_free(good(text));
+	free(text);
+	text = lists(PORT_SETS + 1);
+	bad(text, "f:2:1: captureInterfacesPorts: 63 different lists of ports, at most 62 are "
+		  "possible (equal lists count once)\n");
+	free(text);
+}
+
+static void the_seeds_wait_wins(void **state)
+{
+	static const struct {
+		const char *lines;
+		nsec_t wait;
+	} table[] = {
+		{"gatherMaxWaitSec: 5", 5 * NSEC_PER_SEC},
+		{"gatherMaxWaitSec: 5\ngatherMaxWaitMs: 7", 5 * NSEC_PER_SEC},
+		{"gatherMaxWaitMs: 250", 250 * NSEC_PER_MSEC},
+		{"gatherMaxWaitSec: ~\ngatherMaxWaitMs: 250", 250 * NSEC_PER_MSEC},
+		{"gatherMaxWaitSec: 200ms", 200 * NSEC_PER_MSEC},
+		{"gatherMaxWaitSec: 0", NSEC_PER_MSEC},
+	};
+	char text[200];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct config *c;
+
+		snprintf(text, sizeof(text), "%s%s\n", FILE_ONLY, table[i].lines);
+		c = good(text);
+		assert_int_equal(c->gather_max_wait, table[i].wait);
+		config_free(c);
+	}
+}
+
+static void interfaces_are_chosen_by_pattern_and_mode(void **state)
+{
+	static const struct {
+		const char *lines, *name;
+		bool loopback, wanted;
+	} table[] = {
+		{"", "eth0", false, true},
+		{"", "lo", true, false},
+		{"captureLoopback: true", "lo", true, true},
+		{"interfaces: [lo]", "lo", true, true},
+		{"interfaces: [lo]", "eth0", false, false},
+		{"interfaces: ['*']", "lo", true, false},
+		{"interfaces: ['l*']\ncaptureLoopback: true", "lo", true, true},
+		{"interfaces: [eth*]", "eth12", false, true},
+		{"interfaces: [eth*]", "wlan0", false, false},
+		{"interfaces: ['eth[01]', wg?]", "wg1", false, true},
+		{"interfaces: ['eth[01]', wg?]", "eth2", false, false},
+		{"interfaces: ['!eth7']", "eth0", false, true},
+		{"interfaces: ['!eth7']", "eth7", false, false},
+		{"interfaces: ['!eth7', eth*, eth7]", "eth7", false, false},
+		{"interfaces: ['!lo', lo]\ncaptureLoopback: true", "lo", true, false},
+		{"interfaces: []", "eth0", false, true},
+		{"captureInterfacesPorts: {lo: [1]}", "lo", true, true},
+		{"captureInterfacesPorts: {'l*': [1]}", "lo", true, false},
+		{"captureInterfacesPorts: {eth0: [1]}", "eth1", false, true},
+		{"pcapMode: deny\ncaptureInterfacesPorts: {eth0: [1]}", "eth1", false, true},
+		{"pcapMode: allow\ncaptureInterfacesPorts: {eth0: [1]}", "eth1", false, false},
+		{"pcapMode: allow\ncaptureInterfacesPorts: {eth*: [1]}", "eth1", false, true},
+		{"pcapMode: allow\ncaptureInterfacesPorts: {eth*: []}", "eth1", false, true},
+		{"pcapMode: allow\ncapturePorts: [1]", "eth1", false, true},
+		{"pcapMode: allow\ncapturePorts: [1]", "lo", true, false},
+		{"pcapMode: allow\ncapturePorts: [1]\ncaptureInterfacesPorts: {eth0: [1]}", "eth1",
+		 false, true},
+		{"pcapMode: allow\ninterfaces: [eth0]\ncaptureInterfacesPorts: {eth1: [1]}", "eth1",
+		 false, false},
+	};
+	char text[300];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct config *c;
+
+		snprintf(text, sizeof(text), "%s%s\n", FILE_ONLY, table[i].lines);
+		c = good(text);
+		if (config_wants_interface(c, table[i].name, table[i].loopback) != table[i].wanted)
+			fail_msg("%s: %s", table[i].lines, table[i].name);
+		config_free(c);
+	}
+	bad(FILE_ONLY "interfaces: ['!']", "f:2:1: interfaces: \"!\" leaves out nothing\n");
+}
+
+static void errors_of_keys_and_of_rules_come_together(void **state)
+{
+	(void)state;
+	bad("output:\n"
+	    "  server:\n"
+	    "    addres: h\n"
+	    "    port: http\n"
+	    "pcapMode: allow\n"
+	    "spol: {mode: off}\n",
+	    "f:1:1: tls: the stream has no certificates and no key: " WAYS_OUT
+	    "f:2:3: output.server.address: is missing\n"
+	    "f:3:5: output.server.addres: unknown key, the nearest known one is "
+	    "output.server.address\n"
+	    "f:4:11: output.server.port: \"http\" is not a whole number\n"
+	    "f:5:11: pcapMode: allow without capturePorts or captureInterfacesPorts matches no "
+	    "packet\n"
+	    "f:6:1: spol: unknown key, the nearest known one is spool\n");
+}
+
+static void the_examples_load(void **state)
+{
+	static const char *const names[] = {
+		"local", "remote", "tls", "psk", "ports", "deny", "interfaces",
+	};
+	const char *src = getenv("PS_SRC");
+	char path[PATH_MAX];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		struct config *c = NULL;
+
+		snprintf(path, sizeof(path), "%s/contrib/config/agent-%s.yaml", src ? src : ".",
+			 names[i]);
+		assert_int_equal(config_load(path, &c, stderr), 0);
+		config_free(c);
+	}
+}
+
+static void a_missing_file_keeps_its_errno(void **state)
+{
+	struct config *c = NULL;
+	FILE *null = fopen("/dev/null", "w");
+
+	(void)state;
+	assert_non_null(null);
+	assert_int_equal(config_load("/nonexistent/f", &c, null), -ENOENT);
+	assert_int_equal(config_load("/", &c, null), -EISDIR);
+	assert_null(c);
+	assert_null(config_free(NULL));
+	fclose(null);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(defaults_are_the_documented_ones),
+		cmocka_unit_test(every_key_is_read),
+		cmocka_unit_test(values_out_of_bounds_are_refused),
+		cmocka_unit_test(what_this_version_cannot_do_is_refused_once),
+		cmocka_unit_test(keys_of_the_collector_are_named_as_such),
+		cmocka_unit_test(an_output_is_needed),
+		cmocka_unit_test(a_server_needs_certificates_a_key_or_plain_text),
+		cmocka_unit_test(a_key_that_secures_nothing_is_refused),
+		cmocka_unit_test(allow_needs_a_list),
+		cmocka_unit_test(different_lists_of_ports_are_limited),
+		cmocka_unit_test(the_seeds_wait_wins),
+		cmocka_unit_test(interfaces_are_chosen_by_pattern_and_mode),
+		cmocka_unit_test(errors_of_keys_and_of_rules_come_together),
+		cmocka_unit_test(the_examples_load),
+		cmocka_unit_test(a_missing_file_keeps_its_errno),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
