@@ -148,14 +148,14 @@ static void check_output(const struct config *c, struct yaml_errors *errors)
 	credentials_check(&tls, c->auth_enable, errors);
 }
 
-/* Each list that differs takes one bit of a port's mask: abi.h, PORT_SET(). */
+/* Each list that differs, the empty one too, takes a bit of the masks: abi.h, PORT_SET(). */
 static unsigned int distinct_lists(const struct yaml_ports_map *map)
 {
 	unsigned int n = 0;
 
 	for (size_t i = 0; i < map->n; i++) {
 		const struct yaml_ports *ports = &map->v[i].ports;
-		bool seen = ports->count == 0;
+		bool seen = false;
 
 		for (size_t k = 0; k < i && !seen; k++)
 			seen = memcmp(ports->bits, map->v[k].ports.bits, sizeof(ports->bits)) == 0;

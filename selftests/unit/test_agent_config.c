@@ -307,7 +307,7 @@ static void allow_needs_a_list(void **state)
 	config_free(good(FILE_ONLY "pcapMode: deny"));
 }
 
-/* @n interfaces with a list each, and each list a second and third time. */
+/* @n different lists, the empty one among them, each several times. */
 static char *lists(unsigned int n)
 {
 	size_t size;
@@ -316,8 +316,8 @@ static char *lists(unsigned int n)
 
 	assert_non_null(f);
 	fprintf(f, "%scaptureInterfacesPorts:\n  all: []\n  none: []\n", FILE_ONLY);
-	for (unsigned int i = 0; i < 3 * n; i++)
-		fprintf(f, "  eth%u: [1, %u]\n", i, i % n + 2);
+	for (unsigned int i = 0; i < 3 * (n - 1); i++)
+		fprintf(f, "  eth%u: [1, %u]\n", i, i % (n - 1) + 2);
 	fclose(f);
 	return text;
 }
