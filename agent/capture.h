@@ -59,6 +59,11 @@ struct capture_ops {
 	int (*attach)(struct capture *c, const struct capture_iface *iface, struct err *err);
 	/* Idempotent; the interface may be gone already. Counters of the slot stay readable. */
 	void (*detach)(struct capture *c, uint32_t ifindex);
+	/*
+	 * After it, no program that ran when it was called is running still: with the
+	 * hooks off, counters and rings are final.
+	 */
+	void (*quiesce)(struct capture *c);
 
 	/* Sum over CPUs of a slot and direction. */
 	int (*counts)(struct capture *c, uint32_t slot, enum direction direction,

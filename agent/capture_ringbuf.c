@@ -407,6 +407,17 @@ static void ringbuf_detach(struct capture *c, uint32_t ifindex)
 	}
 }
 
+/*
+ * Replacing an inner map makes the kernel wait for every program that may still use
+ * the old one (maybe_wait_bpf_programs() in kernel/bpf/syscall.c).
+ */
+static void ringbuf_quiesce(struct capture *c)
+{
+	uint32_t cpu = 0;
+
+	bpf_map_update_elem(bpf_map__fd(c->skel->maps.rings), &cpu, &c->rings[0].fd, BPF_ANY);
+}
+
 static int ringbuf_counts(struct capture *c, uint32_t slot, enum direction direction,
 			  struct capture_counts *ret)
 {
@@ -579,6 +590,7 @@ const struct capture_ops capture_ringbuf = {
 	.describe = ringbuf_describe,
 	.attach = ringbuf_attach,
 	.detach = ringbuf_detach,
+	.quiesce = ringbuf_quiesce,
 	.counts = ringbuf_counts,
 	.reset = ringbuf_reset,
 	.beat = ringbuf_beat,

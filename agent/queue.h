@@ -51,6 +51,7 @@ void queue_ack(struct queue *q, uint64_t seq, queue_acked_fn *fn, void *ctx);
 uint64_t queue_first_seq(struct queue *q); /* of the oldest, or the next to come */
 uint64_t queue_next_seq(struct queue *q);
 size_t queue_bytes(struct queue *q); /* in use */
+bool queue_half_full(struct queue *q);
 /* Readable (eventfd) after a push; the uplink reads it away. */
 int queue_fd(const struct queue *q);
 

@@ -217,7 +217,7 @@ int yaml_load_file(const char *path, const struct yaml_key *keys, size_t n_keys,
 		   struct yaml_errors *errors)
 {
 	_cleanup_free_ char *text = NULL;
-	size_t size;
+	size_t size = 0;
 	int r;
 
 	r = read_file(path, &text, &size);

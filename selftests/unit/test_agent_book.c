@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The book, the batch and the tally: what is counted, where. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "batch.h"
+#include "book.h"
+#include "iface.h"
+#include "packet.h"
+#include "util.h"
+
+static uint32_t add(struct book *b, const char *name)
+{
+	struct stream_iface info = {.link_type = LINK_ETHERNET};
+
+	snprintf(info.name, sizeof(info.name), "%s", name);
+	assert_int_equal(book_add(b, &info), 0);
+	return info.id;
+}
+
+static void captured(struct book *b, uint32_t id, uint64_t packets)
+{
+	struct capture_counts counts = {};
+
+	counts.packets[CAPTURE_SEEN] = counts.packets[CAPTURE_CAPTURED] = packets;
+	counts.bytes[CAPTURE_SEEN] = counts.bytes[CAPTURE_CAPTURED] = 100 * packets;
+	book_counts(b, id, DIRECTION_INGRESS, &counts);
+}
+
+static struct tally tally_of(uint32_t id, uint64_t packets)
+{
+	return (struct tally){
+		.n = 1,
+		.parts = {{.iface = id, .direction = 1, .count = {packets, 100 * packets}}},
+	};
+}
+
+struct seen {
+	size_t lines;
+	struct ledger sum;
+};
+
+static void sum_up(void *ctx, const struct stream_iface *info, enum direction direction,
+		   const struct ledger *l)
+{
+	struct seen *s = ctx;
+
+	(void)info;
+	(void)direction;
+	assert_true(ledger_adds_up(l));
+	s->lines++;
+	ledger_add(&s->sum, l);
+}
+
+static void ids_are_never_reused(void **state)
+{
+	struct book *b = book_new();
+	uint32_t first = add(b, "eth0"), second = add(b, "eth1");
+	struct seen gone = {};
+
+	(void)state;
+	book_gone(b, first);
+	book_prune(b, 0, sum_up, &gone);
+	assert_int_equal(gone.lines, 2);
+	assert_int_equal(book_link_type(b, first), 0);
+	assert_int_equal(book_link_type(b, second), LINK_ETHERNET);
+	assert_true(add(b, "eth0") > second);
+	book_free(b);
+}
+
+static void what_was_captured_is_settled_to_the_packet(void **state)
+{
+	struct book *b = book_new();
+	uint32_t id = add(b, "eth0");
+	struct tally some = tally_of(id, 30), few = tally_of(id, 5);
+	struct seen s = {};
+
+	(void)state;
+	captured(b, id, 40);
+	book_settle(b, &some, LEDGER_COMMITTED);
+	book_settle(b, &few, LEDGER_LOST_QUEUE);
+	book_for_each(b, sum_up, &s);
+	assert_int_equal(s.lines, 2);
+	assert_int_equal(ledger_in_flight(&s.sum).packets, 5);
+	assert_int_equal(s.sum.c[LEDGER_COMMITTED].bytes, 3000);
+	assert_int_equal(ledger_lost(&s.sum).packets, 5);
+	book_free(b);
+}
+
+static void only_changes_are_reported(void **state)
+{
+	struct book *b = book_new();
+	uint32_t id = add(b, "eth0");
+	struct stream_stats_part *parts;
+	struct tally t = tally_of(id, 1);
+
+	(void)state;
+	assert_int_equal(book_changes(b, &parts), 0);
+	free(parts);
+	captured(b, id, 1);
+	assert_int_equal(book_changes(b, &parts), 1);
+	assert_int_equal(parts[0].iface, id);
+	assert_int_equal(parts[0].direction, 1);
+	free(parts);
+	/* The collector knows what it has committed. */
+	book_settle(b, &t, LEDGER_COMMITTED);
+	assert_int_equal(book_changes(b, &parts), 0);
+	free(parts);
+	book_free(b);
+}
+
+static void hello_names_what_lives_or_is_in_flight(void **state)
+{
+	struct book *b = book_new();
+	uint32_t done = add(b, "eth0"), flying = add(b, "eth1"), alive = add(b, "eth2");
+	struct tally t = tally_of(done, 3);
+	struct stream_iface *ifaces;
+
+	(void)state;
+	captured(b, done, 3);
+	captured(b, flying, 3);
+	book_settle(b, &t, LEDGER_COMMITTED);
+	book_gone(b, done);
+	book_gone(b, flying);
+	assert_int_equal(book_interfaces(b, &ifaces), 2);
+	assert_int_equal(ifaces[0].id, flying);
+	assert_int_equal(ifaces[1].id, alive);
+	free(ifaces);
+	book_free(b);
+}
+
+static void one_gone_interface_is_kept_while_its_packets_fly(void **state)
+{
+	struct book *b = book_new();
+	uint32_t id = add(b, "eth0");
+	struct stream_stats_part *parts;
+	struct seen s = {};
+
+	(void)state;
+	captured(b, id, 3);
+	book_gone(b, id);
+	book_changes(b, &parts);
+	free(parts);
+	book_prune(b, 0, sum_up, &s);
+	assert_int_equal(s.lines, 0);
+	book_free(b);
+}
+
+/* A block as the kernel makes it, in two pieces as the ring hands it over. */
+static bool add_block(struct batch *b, uint32_t iface, uint32_t caplen, nsec_t time)
+{
+	static const uint8_t data[SNAPLEN_MAX];
+	static uint8_t block[EPB_SIZE(SNAPLEN_MAX)];
+	struct packet p = {.interface_id = iface,
+			   .time = time,
+			   .caplen = caplen,
+			   .len = caplen + 1,
+			   .direction = 2,
+			   .data = data};
+	struct epb_header header;
+
+	packet_write(block, &p);
+	memcpy(&header, block, sizeof(header));
+	return batch_add(b, &header, block + sizeof(header));
+}
+
+static void a_batch_knows_what_is_in_it(void **state)
+{
+	struct batch b;
+	struct packet p;
+
+	(void)state;
+	assert_int_equal(batch_init(&b, 4096, 65535), 0);
+	assert_true(add_block(&b, 5, 60, 2000));
+	assert_true(add_block(&b, 3, 61, 1000));
+	assert_true(add_block(&b, 3, 62, 3000));
+	assert_int_equal(b.head.packets, 3);
+	assert_int_equal(b.head.iface_min, 3);
+	assert_int_equal(b.head.iface_max, 5);
+	assert_int_equal(b.head.first, 1000);
+	assert_int_equal(b.head.last, 3000);
+	assert_int_equal(b.head.wire_bytes, 61 + 62 + 63);
+	assert_int_equal(b.tally.n, 2);
+	assert_int_equal(b.tally.parts[1].count.packets, 2);
+	assert_int_equal(b.tally.parts[1].direction, 2);
+	assert_int_equal(packet_next(b.raw, b.len, &p, NULL), EPB_SIZE(60u));
+	assert_int_equal(p.interface_id, 5);
+	batch_reset(&b);
+	assert_true(batch_empty(&b));
+	batch_done(&b);
+}
+
+static void a_block_longer_than_a_batch_goes_alone(void **state)
+{
+	struct batch b;
+
+	(void)state;
+	assert_int_equal(batch_init(&b, 4096, SNAPLEN_MAX), 0);
+	assert_true(add_block(&b, 1, 100, 1));
+	assert_false(add_block(&b, 1, SNAPLEN_MAX, 2));
+	batch_reset(&b);
+	assert_true(add_block(&b, 1, SNAPLEN_MAX, 2));
+	assert_false(add_block(&b, 1, 0, 3));
+	batch_done(&b);
+}
+
+static void a_batch_ends_when_its_tally_is_full(void **state)
+{
+	struct batch b;
+
+	(void)state;
+	assert_int_equal(batch_init(&b, 1 << 20, 65535), 0);
+	for (uint32_t i = 0; i < TALLY_PARTS; i++)
+		assert_true(add_block(&b, i, 60, i));
+	assert_false(add_block(&b, TALLY_PARTS, 60, 0));
+	assert_true(add_block(&b, 0, 60, 0));
+	assert_int_equal(b.head.packets, TALLY_PARTS + 1);
+	batch_done(&b);
+}
+
+static void tunnels_are_raw_ip_and_unknown_devices_nothing(void **state)
+{
+	(void)state;
+	assert_int_equal(iface_link_type(1), LINK_ETHERNET);
+	assert_int_equal(iface_link_type(772), LINK_ETHERNET); /* loopback */
+	assert_int_equal(iface_link_type(65534), LINK_RAW);    /* tun, wireguard */
+	assert_int_equal(iface_link_type(803), 0);             /* 802.11 monitor */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(ids_are_never_reused),
+		cmocka_unit_test(what_was_captured_is_settled_to_the_packet),
+		cmocka_unit_test(only_changes_are_reported),
+		cmocka_unit_test(hello_names_what_lives_or_is_in_flight),
+		cmocka_unit_test(one_gone_interface_is_kept_while_its_packets_fly),
+		cmocka_unit_test(a_batch_knows_what_is_in_it),
+		cmocka_unit_test(a_block_longer_than_a_batch_goes_alone),
+		cmocka_unit_test(a_batch_ends_when_its_tally_is_full),
+		cmocka_unit_test(tunnels_are_raw_ip_and_unknown_devices_nothing),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
