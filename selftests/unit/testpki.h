@@ -43,7 +43,7 @@ struct testpki_leaf {
 
 static char testpki_dir[TESTPKI_PATH];
 
-static const char *testpki_path(const char *name, const char *suffix)
+static inline const char *testpki_path(const char *name, const char *suffix)
 {
 	static char paths[8][TESTPKI_PATH + 512];
 	static unsigned int next;
@@ -53,7 +53,8 @@ static const char *testpki_path(const char *name, const char *suffix)
 	return path;
 }
 
-static void testpki_write(const char *name, const char *suffix, const void *data, size_t size)
+static inline void testpki_write(const char *name, const char *suffix, const void *data,
+				 size_t size)
 {
 	FILE *f = fopen(testpki_path(name, suffix), "we");
 
@@ -62,13 +63,13 @@ static void testpki_write(const char *name, const char *suffix, const void *data
 	assert_int_equal(fclose(f), 0);
 }
 
-static void testpki_open(void)
+static inline void testpki_open(void)
 {
 	snprintf(testpki_dir, sizeof(testpki_dir), "/tmp/ps-test-XXXXXX");
 	assert_non_null(mkdtemp(testpki_dir));
 }
 
-static void testpki_remove(void)
+static inline void testpki_remove(void)
 {
 	DIR *dir = opendir(testpki_dir);
 	struct dirent *e;
@@ -81,7 +82,7 @@ static void testpki_remove(void)
 	rmdir(testpki_dir);
 }
 
-static gnutls_x509_privkey_t testpki_key(void)
+static inline gnutls_x509_privkey_t testpki_key(void)
 {
 	gnutls_x509_privkey_t key;
 
@@ -91,8 +92,8 @@ static gnutls_x509_privkey_t testpki_key(void)
 	return key;
 }
 
-static gnutls_x509_crt_t testpki_crt(const char *cn, gnutls_x509_privkey_t key, time_t from,
-				     time_t until)
+static inline gnutls_x509_crt_t testpki_crt(const char *cn, gnutls_x509_privkey_t key, time_t from,
+					    time_t until)
 {
 	static unsigned char serial = 1;
 	gnutls_x509_crt_t crt;
@@ -109,7 +110,7 @@ static gnutls_x509_crt_t testpki_crt(const char *cn, gnutls_x509_privkey_t key, 
 	return crt;
 }
 
-static void testpki_write_crt(const char *name, gnutls_x509_crt_t crt)
+static inline void testpki_write_crt(const char *name, gnutls_x509_crt_t crt)
 {
 	gnutls_datum_t pem;
 
@@ -119,7 +120,8 @@ static void testpki_write_crt(const char *name, gnutls_x509_crt_t crt)
 }
 
 /* A CA; its certificate goes to NAME.crt. */
-static void testpki_ca_new(struct testpki_ca *ca, const char *name, time_t from, time_t until)
+static inline void testpki_ca_new(struct testpki_ca *ca, const char *name, time_t from,
+				  time_t until)
 {
 	ca->key = testpki_key();
 	ca->crt = testpki_crt("test CA", ca->key, from, until);
@@ -129,15 +131,15 @@ static void testpki_ca_new(struct testpki_ca *ca, const char *name, time_t from,
 	testpki_write_crt(name, ca->crt);
 }
 
-static void testpki_ca_free(struct testpki_ca *ca)
+static inline void testpki_ca_free(struct testpki_ca *ca)
 {
 	gnutls_x509_crt_deinit(ca->crt);
 	gnutls_x509_privkey_deinit(ca->key);
 }
 
 /* A certificate signed by @ca, in NAME.crt and NAME.key. */
-static void testpki_issue(const struct testpki_ca *ca, const char *name,
-			  const struct testpki_leaf *leaf)
+static inline void testpki_issue(const struct testpki_ca *ca, const char *name,
+				 const struct testpki_leaf *leaf)
 {
 	gnutls_x509_privkey_t key = testpki_key();
 	time_t from = leaf->from || leaf->until ? leaf->from : -TESTPKI_DAY;
