@@ -89,7 +89,7 @@ static const struct yaml_key keys[] = {
 	 .unit = NSEC_PER_SEC, .help = "longest wait for a full frame"},
 	{"gatherMaxWaitMs", YAML_DURATION, AT(wait_ms), .max = 3600 * NSEC_PER_SEC,
 	 .unit = NSEC_PER_MSEC, .fallback = "100", .help = "the same in milliseconds"},
-	{"ringSize", YAML_SIZE, AT(c.ring_bytes), .min = 1u << 20, .max = 64ull << 30,
+	{"ringSize", YAML_SIZE, AT(c.ring_bytes), .min = 1u << 20, .max = 2ull << 30,
 	 .fallback = "32MB", .help = "memory of all rings together"},
 	{"queueSize", YAML_SIZE, AT(c.queue_bytes), .min = 4u << 20, .max = 64ull << 30,
 	 .fallback = "64MB", .help = "frames that wait for the collector"},

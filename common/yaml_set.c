@@ -47,11 +47,11 @@ static int check_string(const struct yaml_key *key, const struct yaml_item *item
 	if (has_control(item->text, item->length))
 		return err_set(err, -EINVAL, "has a control character");
 	if (item->length < key->min)
-		return err_set(err, -ERANGE, "%zu characters, at least %llu are needed",
-			       item->length, (unsigned long long)key->min);
+		return err_set(err, -ERANGE, "shorter than %llu characters",
+			       (unsigned long long)key->min);
 	if (key->max && item->length > key->max)
-		return err_set(err, -ERANGE, "%zu characters, at most %llu are possible",
-			       item->length, (unsigned long long)key->max);
+		return err_set(err, -ERANGE, "longer than %llu characters",
+			       (unsigned long long)key->max);
 	return 0;
 }
 

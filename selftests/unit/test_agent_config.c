@@ -157,7 +157,7 @@ static void values_out_of_bounds_are_refused(void **state)
 		{"shutdownTimeout: 601", "18: shutdownTimeout: 601s is above 10m"},
 		{"ringSize: 5KB", "11: ringSize: 5KB is below 1MB"},
 		{"queueSize: 3MB", "12: queueSize: 3MB is below 4MB"},
-		{"auth: {key: tooshort}", "13: auth.key: 8 characters, at least 16 are needed"},
+		{"auth: {key: tooshort}", "13: auth.key: shorter than 16 characters"},
 		{"pcapMode: some", "11: pcapMode: \"some\" is none of: all, allow, deny"},
 		{"timestampPrecision: pico",
 		 "21: timestampPrecision: \"pico\" is none of: nano, micro"},
