@@ -19,6 +19,8 @@
 
 #define GZIP_HEADER     10u
 #define GZIP_TRAILER    8u
+#define FLAGS_AT        3u
+#define FLAGS_RESERVED  0xe0
 #define STORED_MAX      65535u /* bytes in one stored block */
 #define STORED_OVERHEAD 5u
 
@@ -206,6 +208,9 @@ int gzip_inflate(struct gzip *gz, const uint8_t *in, size_t size, uint8_t *out, 
 
 	if (size > UINT32_MAX || out_size > UINT32_MAX)
 		return err_set(err, -EBADMSG, "a gzip member of %zu bytes is too large", size);
+	/* RFC 1952 wants these refused; ISA-L does not, and then gunzip would. */
+	if (size > FLAGS_AT && in[FLAGS_AT] & FLAGS_RESERVED)
+		return err_set(err, -EBADMSG, "the gzip member has unknown flags");
 	if (inflate_member(gz, in, size, out, out_size, &used, &made) < 0)
 		return err_set(err, -EBADMSG,
 			       "the gzip member is damaged or longer than the %zu bytes declared",

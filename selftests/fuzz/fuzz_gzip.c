@@ -3,6 +3,8 @@
  * The first byte chooses, the next three are a size, little-endian. 0: inflate the rest
  * with that declared size; what our library takes, zlib must take, and make the same
  * of it. 1: compress the rest, repeated up to that size, and inflate it again with both.
+ * 2: the rest is a deflate stream; when zlib can read it, a member is made of it, with
+ * the checksum that a fuzzer never guesses, and our library must make the same of it.
  *
  * ISA-L is assembly, which no sanitizer watches: its buffers end at a page that
  * cannot be touched.
@@ -91,6 +93,38 @@ static void fuzz_compress(const uint8_t *data, size_t size, size_t raw_size)
 	FUZZ_ASSERT(zlib_agrees(member, made, raw, raw_size));
 }
 
+static void fuzz_deflate(const uint8_t *data, size_t size)
+{
+	static const uint8_t header[] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255};
+	uint8_t *expected = arenas[AGAIN], *member, *p;
+	z_stream s = {.next_in = (uint8_t *)(uintptr_t)data,
+		      .avail_in = (uInt)size,
+		      .next_out = expected,
+		      .avail_out = RAW_MAX};
+	size_t raw_size, made;
+	int r;
+
+	FUZZ_ASSERT(inflateInit2(&s, -15) == Z_OK);
+	r = inflate(&s, Z_FINISH);
+	inflateEnd(&s);
+	if (r != Z_STREAM_END)
+		return;
+	raw_size = s.total_out;
+	made = sizeof(header) + s.total_in + 8;
+	member = p = guarded(INPUT, made);
+	p = mempcpy(p, header, sizeof(header));
+	p = mempcpy(p, data, s.total_in);
+	put_le32(p, (uint32_t)crc32(0, expected, (uInt)raw_size));
+	put_le32(p + 4, (uint32_t)raw_size);
+	FUZZ_ASSERT(gzip_inflate(gz, member, made, guarded(OUTPUT, raw_size), raw_size, NULL) == 0);
+	FUZZ_ASSERT(memcmp(guarded(OUTPUT, raw_size), expected, raw_size) == 0);
+	/* One byte less of room, or one more: refused. */
+	FUZZ_ASSERT(gzip_inflate(gz, member, made, guarded(OUTPUT, raw_size + 1), raw_size + 1,
+				 NULL) < 0);
+	FUZZ_ASSERT(!raw_size || gzip_inflate(gz, member, made, guarded(OUTPUT, raw_size - 1),
+					      raw_size - 1, NULL) < 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	size_t raw_size;
@@ -105,5 +139,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		fuzz_inflate(data + INPUT_HEAD, size - INPUT_HEAD, raw_size);
 	else if (data[0] == 1 && size > INPUT_HEAD)
 		fuzz_compress(data + INPUT_HEAD, size - INPUT_HEAD, raw_size);
+	else if (data[0] == 2 && size <= RAW_MAX)
+		fuzz_deflate(data + INPUT_HEAD, size - INPUT_HEAD);
 	return 0;
 }

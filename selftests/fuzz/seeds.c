@@ -57,20 +57,28 @@ static void stream_seeds(void)
 	buf_free(&b);
 }
 
+/* The member, to be inflated with the declared size; and its deflate stream alone. */
 static void gzip_seed(struct gzip *gz, uint32_t declared, const uint8_t *raw, size_t size,
 		      const char *name)
 {
-	uint8_t *out = malloc(4 + gzip_bound(size));
+	uint8_t *out = malloc(4 + gzip_bound(size)), *deflate = out + 10;
 	size_t n;
 
 	put_le32(out, declared << 8);
 	n = gzip_compress(gz, raw, size, out + 4);
 	seed(out, 4 + n, "gzip/inflate-%s", name);
+	if (declared == size) {
+		put_le32(deflate, 2);
+		seed(deflate, n - 14, "gzip/deflate-%s", name);
+	}
 	free(out);
 }
 
 static void gzip_seeds(void)
 {
+	/* Nothing, in a member with a flag that RFC 1952 does not know. */
+	static const uint8_t reserved_flag[] = {0, 0,   0, 0, 0x1f, 0x8b, 8, 0x20, 0, 0, 0, 0,
+						0, 255, 3, 0, 0,    0,    0, 0,    0, 0, 0, 0};
 	static uint8_t zeros[3000], noise[400], mixed[700];
 	struct gzip *gz = gzip_new();
 	uint8_t again[4 + 64] = {1};
@@ -97,6 +105,7 @@ static void gzip_seeds(void)
 		seed(again, sizeof(again), "gzip/compress-%u", size);
 	}
 	gzip_free(gz);
+	seed(reserved_flag, sizeof(reserved_flag), "gzip/inflate-reserved-flag");
 }
 
 static void packet_seeds(void)

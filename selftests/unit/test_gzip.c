@@ -294,6 +294,20 @@ static void the_header_may_carry_a_name(void **state)
 	assert_int_equal(inflate_to(named, size + sizeof(name), n), 0);
 }
 
+static void reserved_flags_are_refused(void **state)
+{
+	size_t n = 700, size;
+	uint8_t *member;
+
+	(void)state;
+	fill_text(guarded(0, n), n);
+	member = member_of(n, &size);
+	for (unsigned int bit = 5; bit < 8; bit++) {
+		member[3] = (uint8_t)(1u << bit);
+		assert_int_equal(inflate_to(member, size, n), -EBADMSG);
+	}
+}
+
 static void a_failure_leaves_the_state_usable(void **state)
 {
 	size_t n = 5000, size;
@@ -349,6 +363,7 @@ int main(void)
 		cmocka_unit_test(a_second_member_is_refused),
 		cmocka_unit_test(damage_is_refused),
 		cmocka_unit_test(the_header_may_carry_a_name),
+		cmocka_unit_test(reserved_flags_are_refused),
 		cmocka_unit_test(a_failure_leaves_the_state_usable),
 		cmocka_unit_test(crc32_is_that_of_gzip),
 		cmocka_unit_test(the_library_has_a_name),
