@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* clang-format off */
+#include <cmocka.h>
+/* clang-format on */
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/eventfd.h>
+
+#include "noise.h"
+#include "registry.h"
+#include "util.h"
+
+#define FEEDS_MAX 3u
+
+static struct registry *registry;
+static struct output *output;
+static char dir[64], path[96];
+static char *lines;
+static int wake_fd;
+
+static void collect_line(void *ctx, enum log_level level, const char *line)
+{
+	char *more;
+
+	(void)ctx;
+	assert_true(asprintf(&more, "%s%s%s\n", lines ? lines : "",
+			     level == LOG_LEVEL_WARN ? "warning: " : "", line) > 0);
+	free(lines);
+	lines = more;
+}
+
+static int setup(void **state)
+{
+	struct output_config config = {.path = path};
+
+	(void)state;
+	lines = NULL;
+	snprintf(dir, sizeof(dir), "/tmp/ps-registry-XXXXXX");
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(path, sizeof(path), "%s/dump.pcap", dir);
+	wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (output_new(&config, &output, NULL) < 0)
+		return -1;
+	registry = registry_new(FEEDS_MAX, output, collect_line, NULL);
+	return registry ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	registry_free(registry);
+	output_free(output);
+	close(wake_fd);
+	free(lines);
+	unlink(path);
+	return rmdir(dir);
+}
+
+static struct stream_hello hello(uint64_t epoch, uint64_t first_unacked, uint64_t next_seq)
+{
+	return (struct stream_hello){
+		.agent_id = {0xab, 0xcd},
+		.epoch = epoch,
+		.first_unacked = first_unacked,
+		.next_seq = next_seq,
+		.agent_name = "web1",
+	};
+}
+
+static struct feed *attach(const struct stream_hello *m, struct registry_owner *owner,
+			   uint64_t resume)
+{
+	uint64_t got = 0;
+	struct feed *f = NULL;
+	struct err err;
+
+	*owner = (struct registry_owner){.wake_fd = wake_fd};
+	if (registry_attach(registry, "", m, owner, &f, &got, &err) < 0)
+		fail_msg("%s", err.text);
+	assert_int_equal(got, resume);
+	return f;
+}
+
+static struct stream_iface interface(uint32_t id)
+{
+	struct stream_iface m = {.id = id, .link_type = LINK_ETHERNET, .snaplen = 65535};
+
+	snprintf(m.name, sizeof(m.name), "eth%u", id);
+	return m;
+}
+
+static void commit(struct feed *f, uint32_t id, uint32_t packets)
+{
+	const struct packet p = {.len = 100, .direction = 1};
+
+	for (uint32_t i = 0; i < packets; i++)
+		feed_tally(f, feed_find(f, id), &p);
+	feed_settle(f, FEED_WRITTEN, 0);
+}
+
+static void stats(struct feed *f, uint32_t id, uint64_t captured, uint64_t seen)
+{
+	struct stream_stats_part part = {.iface = id, .direction = 1};
+	const struct stream_stats m = {.parts = &part, .n_parts = 1};
+
+	part.counts.c[LEDGER_SEEN] = (struct ledger_count){seen, seen * 100};
+	part.counts.c[LEDGER_CAPTURED] = (struct ledger_count){captured, captured * 100};
+	assert_int_equal(feed_stats(f, &m, NULL), 0);
+}
+
+static void report_has(const char *text)
+{
+	registry_report(registry);
+	if (!strstr(lines, text))
+		fail_msg("\"%s\" is not in the report:\n%s", text, lines);
+	free(lines);
+	lines = NULL;
+}
+
+static void new_stream_starts_where_the_agent_is(void **state)
+{
+	struct stream_hello m = hello(1, 17, 20);
+	struct registry_owner owner;
+	struct feed *f = attach(&m, &owner, 17);
+
+	(void)state;
+	assert_string_equal(f->agent_id_text, "abcd0000-0000-0000-0000-000000000000");
+	registry_detach(registry, f, &owner, FEED_LOST);
+}
+
+static void known_stream_resumes_here(void **state)
+{
+	struct stream_hello m = hello(1, 1, 1);
+	struct registry_owner owner;
+	struct feed *f = attach(&m, &owner, 1);
+
+	(void)state;
+	feed_advance(f, 10);
+	registry_detach(registry, f, &owner, FEED_LOST);
+	report_has("unknown after ");
+
+	m = hello(1, 8, 12);
+	assert_ptr_equal(attach(&m, &owner, 10), f);
+	report_has("verdict over 1 streams: complete");
+	registry_detach(registry, f, &owner, FEED_LOST);
+}
+
+static void epochs_and_identities_are_streams_of_their_own(void **state)
+{
+	struct stream_hello m = hello(1, 1, 1), n = hello(2, 1, 1);
+	struct registry_owner owners[3];
+	struct feed *a = attach(&m, &owners[0], 1), *b = attach(&n, &owners[1], 1), *c = NULL;
+	uint64_t resume;
+
+	(void)state;
+	owners[2] = (struct registry_owner){.wake_fd = wake_fd};
+	assert_int_equal(registry_attach(registry, "other", &m, &owners[2], &c, &resume, NULL), 0);
+	assert_ptr_not_equal(a, b);
+	assert_ptr_not_equal(a, c);
+	assert_false(atomic_load(&owners[0].superseded));
+	report_has("verdict over 3 streams: complete");
+}
+
+static void counts_that_went_elsewhere_are_adopted(void **state)
+{
+	struct stream_iface iface = interface(1);
+	struct stream_hello m = hello(1, 1, 1);
+	struct registry_owner owner;
+	struct feed *f;
+
+	(void)state;
+	m.ifaces = &iface;
+	m.n_ifaces = 1;
+	iface.committed[0] = (struct ledger_count){5, 500};
+	f = attach(&m, &owner, 1);
+	commit(f, 1, 2);
+	feed_advance(f, 3);
+	report_has("7 packets (700 bytes) written");
+	registry_detach(registry, f, &owner, FEED_LOST);
+
+	/* Known here: what the agent believes is behind what is so. */
+	m.next_seq = 3;
+	f = attach(&m, &owner, 3);
+	report_has("7 packets (700 bytes) written");
+	registry_detach(registry, f, &owner, FEED_LOST);
+
+	/* Messages 3 to 8 went to another collector. */
+	iface.committed[0] = (struct ledger_count){20, 2000};
+	m.first_unacked = m.next_seq = 9;
+	f = attach(&m, &owner, 9);
+	report_has("20 packets (2000 bytes) written");
+	registry_detach(registry, f, &owner, FEED_LOST);
+}
+
+static void refused_hello_leaves_no_trace(void **state)
+{
+	struct stream_iface ifaces[] = {interface(1), interface(1)};
+	struct stream_hello m = hello(1, 1, 1), bad = hello(2, 1, 1);
+	struct registry_owner owner, other = {.wake_fd = wake_fd};
+	struct feed *f = attach(&m, &owner, 1), *none;
+	uint64_t resume;
+
+	(void)state;
+	feed_advance(f, 10);
+	registry_detach(registry, f, &owner, FEED_ENDED);
+	assert_int_equal(registry_attach(registry, "", &m, &other, &none, &resume, NULL), -EPROTO);
+	ifaces[1].link_type = LINK_RAW;
+	bad.ifaces = ifaces;
+	bad.n_ifaces = 2;
+	assert_int_equal(registry_attach(registry, "", &bad, &other, &none, &resume, NULL),
+			 -EPROTO);
+	report_has("verdict over 1 streams: complete");
+}
+
+static void superseded_session_cannot_write(void **state)
+{
+	struct stream_hello m = hello(1, 1, 1);
+	struct registry_owner first, second;
+	struct feed *f = attach(&m, &first, 1);
+	uint64_t count;
+
+	(void)state;
+	assert_true(registry_begin(f, &first));
+	registry_end(f);
+	attach(&m, &second, 1);
+	assert_true(atomic_load(&first.superseded));
+	assert_int_equal(read(wake_fd, &count, sizeof(count)), sizeof(count));
+	assert_false(registry_begin(f, &first));
+	assert_true(registry_begin(f, &second));
+	registry_end(f);
+	/* Its end says nothing about the stream. */
+	registry_detach(registry, f, &first, FEED_LOST);
+	report_has("verdict over 1 streams: complete");
+	registry_detach(registry, f, &second, FEED_LOST);
+	report_has("verdict over 1 streams: unknown");
+}
+
+struct late_writer {
+	struct feed *f;
+	struct registry_owner *owner;
+	pthread_barrier_t writing;
+};
+
+/* Is in the middle of message 1 when the agent connects again. */
+static void *write_late(void *arg)
+{
+	struct late_writer *w = arg;
+
+	assert_true(registry_begin(w->f, w->owner));
+	pthread_barrier_wait(&w->writing);
+	while (!atomic_load(&w->owner->superseded))
+		sched_yield();
+	feed_advance(w->f, 2);
+	registry_end(w->f);
+	registry_detach(registry, w->f, w->owner, FEED_LOST);
+	return NULL;
+}
+
+static void write_under_way_is_finished_before_the_resume(void **state)
+{
+	struct stream_hello m = hello(1, 1, 1), again = hello(1, 1, 2);
+	struct registry_owner first, second;
+	struct late_writer w = {.f = attach(&m, &first, 1), .owner = &first};
+	pthread_t thread;
+
+	(void)state;
+	pthread_barrier_init(&w.writing, NULL, 2);
+	assert_int_equal(pthread_create(&thread, NULL, write_late, &w), 0);
+	pthread_barrier_wait(&w.writing);
+	attach(&again, &second, 2);
+	pthread_join(thread, NULL);
+	pthread_barrier_destroy(&w.writing);
+	registry_detach(registry, w.f, &second, FEED_LOST);
+}
+
+static void oldest_stream_goes_after_a_last_report(void **state)
+{
+	struct registry_owner owners[FEEDS_MAX + 2];
+	struct feed *feeds[FEEDS_MAX];
+	struct stream_hello m;
+	struct feed *f;
+	uint64_t resume;
+	struct err err;
+
+	(void)state;
+	for (uint64_t i = 0; i < FEEDS_MAX; i++) {
+		m = hello(100 + i, 1, 1);
+		feeds[i] = attach(&m, &owners[i], 1);
+	}
+	/* All are connected: there is no room. */
+	m = hello(200, 1, 1);
+	owners[FEEDS_MAX] = (struct registry_owner){.wake_fd = wake_fd};
+	assert_int_equal(registry_attach(registry, "", &m, &owners[FEEDS_MAX], &f, &resume, &err),
+			 -ENOSPC);
+
+	registry_detach(registry, feeds[1], &owners[1], FEED_LOST);
+	registry_detach(registry, feeds[0], &owners[0], FEED_ENDED);
+	free(lines);
+	lines = NULL;
+	attach(&m, &owners[FEEDS_MAX], 1);
+	assert_non_null(lines);
+	assert_non_null(strstr(lines, "epoch 101: unknown after"));
+	/* It counts in the total for ever. */
+	report_has("verdict over 4 streams: unknown");
+}
+
+static void goodbye_is_reported_and_checked(void **state)
+{
+	struct stream_hello m = hello(1, 1, 1);
+	struct stream_iface iface = interface(1);
+	struct registry_owner owner;
+	struct feed *f = attach(&m, &owner, 1);
+
+	(void)state;
+	assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	commit(f, 1, 3);
+	stats(f, 1, 3, 4);
+	registry_detach(registry, f, &owner, FEED_ENDED);
+	assert_non_null(strstr(lines, "ledger {\"agent\":\"web1\""));
+	assert_non_null(strstr(lines, "\"file\":\"/tmp/ps-registry-"));
+	assert_non_null(strstr(lines, "warning: the ledger of agent \"web1\", interface \"eth1\""));
+}
+
+static void packets_not_yet_here_are_no_loss_while_connected(void **state)
+{
+	struct stream_hello m = hello(1, 1, 1);
+	struct stream_iface iface = interface(1);
+	struct registry_owner owner;
+	struct feed *f = attach(&m, &owner, 1);
+
+	(void)state;
+	assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	stats(f, 1, 3, 3);
+	report_has("complete: 0 packets (0 bytes) written, 0 lost, 3 under way");
+	registry_detach(registry, f, &owner, FEED_ENDED);
+	report_has("incomplete: 0 packets (0 bytes) written, 0 lost, 3 under way");
+}
+
+static void interfaces_are_bounded(void **state)
+{
+	struct stream_hello m = hello(1, 1, 1);
+	struct registry_owner owner;
+	struct feed *f = attach(&m, &owner, 1);
+	struct stream_iface iface;
+
+	(void)state;
+	/* Rising and falling, to exercise the order. */
+	for (uint32_t i = 0; i < STREAM_INTERFACES_MAX; i++) {
+		iface = interface(i % 2 ? 5000 - i : 5000 + i);
+		assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	}
+	for (uint32_t i = 0; i < STREAM_INTERFACES_MAX; i++)
+		assert_non_null(feed_find(f, i % 2 ? 5000 - i : 5000 + i));
+	iface = interface(1);
+	assert_int_equal(feed_describe(f, &iface, NULL), -EPROTO);
+	/* One that goes makes room. */
+	iface = interface(5000);
+	iface.gone = true;
+	assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	iface = interface(1);
+	assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	iface.link_type = LINK_RAW;
+	assert_int_equal(feed_describe(f, &iface, NULL), -EPROTO);
+}
+
+static void interfaces_long_gone_are_summed_up(void **state)
+{
+	struct stream_hello m = hello(1, 1, 1);
+	struct registry_owner owner;
+	struct feed *f = attach(&m, &owner, 1);
+	uint32_t n = FEED_GONE_MAX + 10;
+
+	(void)state;
+	for (uint32_t id = 1; id <= n; id++) {
+		struct stream_iface iface = interface(id);
+
+		assert_int_equal(feed_describe(f, &iface, NULL), 0);
+		commit(f, id, 1);
+		stats(f, id, 1, 1);
+		iface.gone = true;
+		assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	}
+	assert_null(feed_find(f, 1));
+	assert_non_null(feed_find(f, n));
+	/* Its counters may be repeated; they are in the sum already. */
+	stats(f, 1, 1, 1);
+	registry_detach(registry, f, &owner, FEED_ENDED);
+	assert_non_null(strstr(lines, "\"interface\":\"(gone)\",\"direction\":\"ingress\","
+				      "\"seen\":10,"));
+	assert_null(strstr(lines, "does not add up"));
+	report_has("complete: 266 packets (26600 bytes) written");
+}
+
+static void noise_is_bounded_and_counted(void **state)
+{
+	unsigned int suppressed = 99, allowed = 0;
+	struct noise n;
+
+	(void)state;
+	noise_init(&n);
+	for (int i = 0; i < 100; i++)
+		allowed += noise_allow(&n, 5 * NSEC_PER_SEC, &suppressed);
+	assert_int_equal(allowed, NOISE_LINES_PER_SECOND);
+	assert_true(noise_allow(&n, 6 * NSEC_PER_SEC, &suppressed));
+	assert_int_equal(suppressed, 100 - NOISE_LINES_PER_SECOND);
+	noise_destroy(&n);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(new_stream_starts_where_the_agent_is),
+		TEST(known_stream_resumes_here),
+		TEST(epochs_and_identities_are_streams_of_their_own),
+		TEST(counts_that_went_elsewhere_are_adopted),
+		TEST(refused_hello_leaves_no_trace),
+		TEST(superseded_session_cannot_write),
+		TEST(write_under_way_is_finished_before_the_resume),
+		TEST(oldest_stream_goes_after_a_last_report),
+		TEST(goodbye_is_reported_and_checked),
+		TEST(packets_not_yet_here_are_no_loss_while_connected),
+		TEST(interfaces_are_bounded),
+		TEST(interfaces_long_gone_are_summed_up),
+		cmocka_unit_test(noise_is_bounded_and_counted),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,442 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* clang-format off */
+#include <cmocka.h>
+/* clang-format on */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "output.h"
+#include "packet.h"
+#include "util.h"
+
+#define TIME 1700000000123456789ull
+
+static char dir[64];
+
+static const char *in_dir(const char *name)
+{
+	static char paths[4][128];
+	static unsigned int next;
+	char *path = paths[next++ % 4];
+
+	snprintf(path, sizeof(paths[0]), "%s/%s", dir, name);
+	return path;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	snprintf(dir, sizeof(dir), "/tmp/ps-output-XXXXXX");
+	return mkdtemp(dir) ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	static const char *const names[] = {"dump.pcap",     "dump.1.pcap", "dump.2.pcap",
+					    "dump.raw.pcap", "plain",       "plain.1",
+					    "fifo",          "out"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		unlink(in_dir(names[i]));
+	return rmdir(dir);
+}
+
+static size_t slurp(const char *path, uint8_t *out, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	assert_true(fd >= 0);
+	n = read(fd, out, size);
+	assert_true(n >= 0);
+	close(fd);
+	return (size_t)n;
+}
+
+static struct output *must_open(const char *path, bool micro)
+{
+	const struct output_config config = {.path = path, .micro = micro};
+	struct output *out = NULL;
+	struct err err;
+
+	if (output_new(&config, &out, &err) < 0)
+		fail_msg("%s", err.text);
+	return out;
+}
+
+/* A run of @n packets of @caplen bytes each. */
+static size_t make_run(uint8_t *run, int n, uint32_t caplen)
+{
+	static const uint8_t data[1024] = {0xaa, 0xbb};
+	size_t size = 0;
+
+	for (int i = 0; i < n; i++) {
+		const struct packet p = {.time = TIME,
+					 .caplen = caplen,
+					 .len = 300000,
+					 .direction = 1,
+					 .data = data};
+
+		size += packet_write(run + size, &p);
+	}
+	return size;
+}
+
+static void assert_header(const uint8_t *file, uint32_t magic, uint32_t link_type)
+{
+	assert_int_equal(get_le32(file), magic);
+	assert_int_equal(get_le16(file + 4), 2);
+	assert_int_equal(get_le16(file + 6), 4);
+	assert_int_equal(get_le64(file + 8), 0);
+	assert_int_equal(get_le32(file + 16), 262144);
+	assert_int_equal(get_le32(file + 20), link_type);
+}
+
+static void packets_become_records(void **state)
+{
+	struct output *out = must_open(in_dir("dump.pcap"), false);
+	uint8_t run[256], file[256];
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, make_run(run, 2, 2), NULL), 0);
+	assert_string_equal(output_path(out, LINK_ETHERNET), in_dir("dump.pcap"));
+	output_free(out);
+
+	assert_int_equal(slurp(in_dir("dump.pcap"), file, sizeof(file)), 24 + 2 * 18);
+	assert_header(file, 0xa1b23c4d, 1);
+	for (int i = 0; i < 2; i++) {
+		const uint8_t *record = file + 24 + i * 18;
+
+		assert_int_equal(get_le32(record), 1700000000);
+		assert_int_equal(get_le32(record + 4), 123456789);
+		assert_int_equal(get_le32(record + 8), 2);
+		/* Longer on the wire than any snap length: told as it is. */
+		assert_int_equal(get_le32(record + 12), 300000);
+		assert_int_equal(get_le16(record + 16), 0xbbaa);
+	}
+	assert_int_equal(stat(in_dir("dump.pcap"), &st), 0);
+	assert_int_equal(st.st_mode & 07777 & ~0640, 0);
+}
+
+static void microseconds_have_the_old_magic(void **state)
+{
+	struct output *out = must_open(in_dir("dump.pcap"), true);
+	uint8_t run[128], file[128];
+
+	(void)state;
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, make_run(run, 1, 2), NULL), 0);
+	output_free(out);
+	assert_int_equal(slurp(in_dir("dump.pcap"), file, sizeof(file)), 24 + 18);
+	assert_header(file, 0xa1b2c3d4, 1);
+	assert_int_equal(get_le32(file + 28), 123456);
+}
+
+static void restart_never_touches_packets(void **state)
+{
+	uint8_t run[128], before[128], after[128];
+	struct output *out;
+	size_t n;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		out = must_open(in_dir("dump.pcap"), false);
+		assert_int_equal(output_write(out, LINK_ETHERNET, run, make_run(run, 1, 2), NULL),
+				 0);
+		output_free(out);
+		if (i == 0)
+			n = slurp(in_dir("dump.pcap"), before, sizeof(before));
+	}
+	assert_int_equal(slurp(in_dir("dump.pcap"), after, sizeof(after)), n);
+	assert_memory_equal(before, after, n);
+	assert_int_equal(slurp(in_dir("dump.1.pcap"), after, sizeof(after)), n);
+	out = must_open(in_dir("dump.pcap"), false);
+	assert_string_equal(output_path(out, LINK_ETHERNET), in_dir("dump.2.pcap"));
+	output_free(out);
+}
+
+static void unused_file_is_used_again(void **state)
+{
+	struct output *out = must_open(in_dir("dump.pcap"), false), *second;
+
+	(void)state;
+	/* While it is open it is somebody's, even if nothing is in it. */
+	second = must_open(in_dir("dump.pcap"), false);
+	assert_string_equal(output_path(second, LINK_ETHERNET), in_dir("dump.1.pcap"));
+	output_free(second);
+	output_free(out);
+
+	out = must_open(in_dir("dump.pcap"), false);
+	assert_string_equal(output_path(out, LINK_ETHERNET), in_dir("dump.pcap"));
+	/* Another header is another file. */
+	second = must_open(in_dir("dump.pcap"), true);
+	assert_string_equal(output_path(second, LINK_ETHERNET), in_dir("dump.2.pcap"));
+	output_free(second);
+	output_free(out);
+}
+
+static void foreign_file_is_left_alone(void **state)
+{
+	struct output *out;
+	uint8_t file[16];
+	int fd;
+
+	(void)state;
+	fd = open(in_dir("plain"), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	close(fd);
+	out = must_open(in_dir("plain"), false);
+	assert_string_equal(output_path(out, LINK_ETHERNET), in_dir("plain.1"));
+	output_free(out);
+	assert_int_equal(slurp(in_dir("plain"), file, sizeof(file)), 0);
+}
+
+static void each_link_type_has_its_file(void **state)
+{
+	struct output *out = must_open(in_dir("dump.pcap"), false);
+	uint8_t run[128], file[128];
+	struct err err = {};
+	size_t n = make_run(run, 1, 2);
+
+	(void)state;
+	assert_null(output_path(out, LINK_RAW));
+	assert_int_equal(output_write(out, LINK_RAW, run, n, NULL), 0);
+	assert_string_equal(output_path(out, LINK_RAW), in_dir("dump.raw.pcap"));
+	assert_int_equal(output_write(out, 276, run, n, &err), -ENOTSUP);
+	assert_true(err.text[0]);
+	output_free(out);
+	assert_int_equal(slurp(in_dir("dump.raw.pcap"), file, sizeof(file)), 24 + 18);
+	assert_header(file, 0xa1b23c4d, 101);
+	assert_int_equal(slurp(in_dir("dump.pcap"), file, sizeof(file)), 24);
+}
+
+static void full_disk_leaves_whole_runs_only(void **state)
+{
+	struct output *out = must_open(in_dir("dump.pcap"), false);
+	struct rlimit old, small;
+	uint8_t run[8192], file[8192];
+	struct err err = {};
+	size_t n;
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	n = make_run(run, 2, 100);
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, n, NULL), 0);
+
+	small = (struct rlimit){.rlim_cur = 1000, .rlim_max = old.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	n = make_run(run, 10, 500);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(output_write(out, LINK_ETHERNET, run, n, &err), -ENOSPC);
+		assert_int_equal(slurp(in_dir("dump.pcap"), file, sizeof(file)), 24 + 2 * 116);
+	}
+	assert_true(err.text[0]);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, n, NULL), 0);
+	output_free(out);
+	assert_int_equal(slurp(in_dir("dump.pcap"), file, sizeof(file)), 24 + 2 * 116 + 10 * 516);
+}
+
+static void malformed_run_writes_nothing(void **state)
+{
+	struct output *out = must_open(in_dir("dump.pcap"), false);
+	uint8_t run[256], file[256];
+	size_t n = make_run(run, 2, 2);
+
+	(void)state;
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, n - 4, NULL), -EBADMSG);
+	output_free(out);
+	assert_int_equal(slurp(in_dir("dump.pcap"), file, sizeof(file)), 24);
+}
+
+static void bad_paths_are_known_at_once(void **state)
+{
+	static const char *const bad[] = {"/nowhere/at/all/dump.pcap", "/tmp", "/proc/dump.pcap"};
+	struct output *out = NULL;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		const struct output_config config = {.path = bad[i]};
+		struct err err = {};
+
+		assert_true(output_new(&config, &out, &err) < 0);
+		assert_true(err.text[0]);
+	}
+	for (size_t i = 0; i < 2; i++) {
+		const struct output_config config = {.path = bad[i]};
+		struct err err = {};
+
+		assert_true(output_check(&config, &err) < 0);
+		assert_true(err.text[0]);
+	}
+}
+
+static void check_leaves_nothing_behind(void **state)
+{
+	const struct output_config config = {.path = in_dir("dump.pcap")};
+
+	(void)state;
+	assert_int_equal(output_check(&config, NULL), 0);
+	assert_int_equal(access(in_dir("dump.pcap"), F_OK), -1);
+}
+
+/* Standard output becomes @fd for the time of a test. */
+static int replace_stdout(int fd)
+{
+	int saved = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+
+	fflush(stdout);
+	assert_true(saved >= 0);
+	assert_true(dup2(fd, STDOUT_FILENO) >= 0);
+	return saved;
+}
+
+static void restore_stdout(int saved)
+{
+	dup2(saved, STDOUT_FILENO);
+	close(saved);
+}
+
+static void stdout_carries_its_first_link_type(void **state)
+{
+	uint8_t run[128], got[256];
+	struct output *out;
+	int pipe_fds[2], saved, refused;
+	size_t n = make_run(run, 1, 2);
+
+	(void)state;
+	signal(SIGPIPE, SIG_IGN);
+	assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+	saved = replace_stdout(pipe_fds[1]);
+	close(pipe_fds[1]);
+	out = must_open("stdout", false);
+	restore_stdout(saved);
+
+	assert_int_equal(output_write(out, LINK_RAW, run, n, NULL), 0);
+	refused = output_write(out, LINK_ETHERNET, run, n, NULL);
+	assert_int_equal(refused, -ENOTSUP);
+	assert_string_equal(output_path(out, LINK_RAW), "-");
+	assert_int_equal(read(pipe_fds[0], got, sizeof(got)), 24 + 18);
+	assert_header(got, 0xa1b23c4d, 101);
+	close(pipe_fds[0]);
+	assert_int_equal(output_write(out, LINK_RAW, run, n, NULL), -EPIPE);
+	output_free(out);
+}
+
+static void *cancel_soon(void *out)
+{
+	output_cancel(out);
+	return NULL;
+}
+
+static void slow_reader_is_waited_for_until_cancelled(void **state)
+{
+	static uint8_t run[1 << 20];
+	struct output *out;
+	int pipe_fds[2], saved;
+	size_t n = make_run(run, 900, 1000);
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+	saved = replace_stdout(pipe_fds[1]);
+	out = must_open("-", false);
+	restore_stdout(saved);
+	assert_int_equal(pthread_create(&thread, NULL, cancel_soon, out), 0);
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, n, NULL), -ECANCELED);
+	pthread_join(thread, NULL);
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, n, NULL), -ECANCELED);
+	close(pipe_fds[0]);
+	close(pipe_fds[1]);
+	output_free(out);
+}
+
+static void redirected_stdout_is_cut_back_too(void **state)
+{
+	struct rlimit old, small;
+	uint8_t run[8192], file[8192];
+	struct output *out;
+	int fd, saved;
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	fd = open(in_dir("out"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	saved = replace_stdout(fd);
+	out = must_open("stdout", false);
+	restore_stdout(saved);
+	close(fd);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	small = (struct rlimit){.rlim_cur = 1000, .rlim_max = old.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, make_run(run, 10, 500), NULL),
+			 -ENOSPC);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	assert_int_equal(slurp(in_dir("out"), file, sizeof(file)), 24);
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, make_run(run, 10, 500), NULL), 0);
+	output_free(out);
+	assert_int_equal(slurp(in_dir("out"), file, sizeof(file)), 24 + 10 * 516);
+}
+
+static void each_reader_of_a_fifo_gets_a_header(void **state)
+{
+	struct output *out;
+	uint8_t run[128], got[64];
+	struct err err = {};
+	size_t n = make_run(run, 1, 2);
+
+	(void)state;
+	signal(SIGPIPE, SIG_IGN);
+	assert_int_equal(mkfifo(in_dir("fifo"), 0600), 0);
+	out = must_open(in_dir("fifo"), false);
+	assert_int_equal(output_write(out, LINK_ETHERNET, run, n, &err), -EIO);
+	assert_non_null(strstr(err.text, "nobody reads"));
+	for (int i = 0; i < 2; i++) {
+		int fd = open(in_dir("fifo"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+		assert_true(fd >= 0);
+		assert_int_equal(output_write(out, LINK_ETHERNET, run, n, NULL), 0);
+		assert_int_equal(read(fd, got, sizeof(got)), 24 + 18);
+		assert_header(got, 0xa1b23c4d, 1);
+		close(fd);
+		assert_int_equal(output_write(out, LINK_ETHERNET, run, n, NULL), -EIO);
+	}
+	output_free(out);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(packets_become_records),
+		TEST(microseconds_have_the_old_magic),
+		TEST(restart_never_touches_packets),
+		TEST(unused_file_is_used_again),
+		TEST(foreign_file_is_left_alone),
+		TEST(each_link_type_has_its_file),
+		TEST(full_disk_leaves_whole_runs_only),
+		TEST(malformed_run_writes_nothing),
+		TEST(bad_paths_are_known_at_once),
+		TEST(check_leaves_nothing_behind),
+		TEST(stdout_carries_its_first_link_type),
+		TEST(slow_reader_is_waited_for_until_cancelled),
+		TEST(redirected_stdout_is_cut_back_too),
+		TEST(each_reader_of_a_fifo_gets_a_header),
+	};
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
