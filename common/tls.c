@@ -41,7 +41,7 @@ static bool looks_like_tls(struct tls *t, const unsigned char *data, size_t size
 	return true;
 }
 
-/* The errno is how GnuTLS tells "again" from the end, which it words poorly: kept for us. */
+/* GnuTLS needs the errno to tell "again" from the end; we, to say what the end was. */
 static ssize_t transport_error(struct tls *t, int code)
 {
 	if (code != EAGAIN)
@@ -95,7 +95,7 @@ static ssize_t push(gnutls_transport_ptr_t ptr, const giovec_t *iov, int count)
 	return pretended;
 }
 
-/* Called by GnuTLS in tls_handshake(), once the peer has proved to own its certificate. */
+/* Called by GnuTLS in tls_handshake(), when the peer's certificate is there. */
 static int on_certificate(gnutls_session_t session)
 {
 	struct tls *t = gnutls_session_get_ptr(session);
@@ -155,7 +155,7 @@ static int set_credentials(struct tls *t)
 
 static int set_up(struct tls *t)
 {
-	unsigned int flags = GNUTLS_NONBLOCK | GNUTLS_NO_TICKETS | GNUTLS_NO_SIGNAL;
+	unsigned int flags = GNUTLS_NONBLOCK | GNUTLS_NO_TICKETS;
 	gnutls_datum_t alpn = {.data = (unsigned char[]){TLS_ALPN}, .size = sizeof(TLS_ALPN) - 1};
 	int r;
 
@@ -387,5 +387,5 @@ size_t tls_pending(const struct tls *t)
 
 const char *tls_peer_identity(const struct tls *t)
 {
-	return t->identity;
+	return t->established ? t->identity : "";
 }

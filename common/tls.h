@@ -2,7 +2,8 @@
 /*
  * One connection of the stream: TLS 1.3 with both sides verified, by certificates
  * or by the shared key, or plain TCP where the configuration spells that out.
- * Non-blocking throughout. The GnuTLS traps that shape this file are in tls.c.
+ * Never blocks, whatever the socket does. The GnuTLS traps that shape this file are in
+ * tls.c.
  */
 #ifndef PS_TLS_H
 #define PS_TLS_H
@@ -17,15 +18,15 @@
 enum tls_side { TLS_AGENT, TLS_COLLECTOR }; /* TLS client; TLS server */
 
 struct tls_config {
-	bool enable;	      /* false: plain text; the rest is ignored */
+	bool enable;          /* false: plain text; the rest is ignored */
 	const char *certfile; /* PEM chain of this side */
 	const char *keyfile;
-	const char *cafile;   /* PEM: who may sign the peer's certificate */
-	const char *psk;      /* the shared key (auth.key); then certificates are not used */
+	const char *cafile; /* PEM: who may sign the peer's certificate */
+	const char *psk;    /* the shared key (auth.key); then certificates are not used */
 };
 
-struct tls_context; /* credentials; immutable, shared by all sessions of a side */
-struct tls;	    /* one session */
+struct tls_context; /* credentials; immutable, shared by all sessions of a side (counted) */
+struct tls;         /* one session */
 
 /*
  * Load and check the files. Errors name the file and what is wrong with it
@@ -34,6 +35,7 @@ struct tls;	    /* one session */
  */
 int tls_context_new(enum tls_side side, const struct tls_config *config, struct tls_context **ret,
 		    struct err *err);
+/* Sessions that are open keep it alive: a reload frees the old one at once. */
 struct tls_context *tls_context_free(struct tls_context *ctx);
 
 /*
@@ -48,13 +50,15 @@ struct tls *tls_free(struct tls *t);
 
 /*
  * All three: > 0 progress (bytes; 1 for a handshake that is done), -EAGAIN wait for
- * what tls_events() says and call again with the same arguments, 0 the peer closed
- * (tls_recv only), else -errno with a sentence that names the cause as a person would:
+ * what tls_events() says (level-triggered) and call again with the same arguments, 0 the
+ * peer closed (tls_recv only), else -errno with a sentence that names the cause as a person would:
  * "the certificate of the collector is signed by nobody in ca.crt", "... is for
  * a.example, not for b.example", "... expired on 2026-01-02", "the peer does not
  * speak TLS (tls.enable: false there?)", "the peer refused our certificate", ...
  * A handshake is done only when the peer's certificate, its purpose (server or
- * client authentication), name, and the ALPN protocol have been checked.
+ * client authentication), name, and the ALPN protocol have been checked. An agent's may
+ * be done before the collector has judged the agent: a refusal then comes from the first
+ * tls_recv() or tls_send(). An error ends the session.
  */
 int tls_handshake(struct tls *t, struct err *err);
 ssize_t tls_send(struct tls *t, const void *data, size_t size, struct err *err);
@@ -67,7 +71,8 @@ size_t tls_pending(const struct tls *t);
 
 /*
  * Who the verified peer is: its first URI, else DNS name of the certificate (never the
- * common name), "psk" for the shared key, "" in plain text.
+ * common name; a collector that has neither goes by the address that was asked for),
+ * "psk" for the shared key, "" in plain text and before the handshake is done.
  */
 const char *tls_peer_identity(const struct tls *t);
 

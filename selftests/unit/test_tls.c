@@ -721,6 +721,7 @@ static void no_data_passes_before_the_peer_is_known(void **state)
 	end_open(&p.agent, TLS_AGENT, files("agent", "ca"), NAME);
 	assert_int_equal(tls_send(p.agent.tls, &byte, 1, &p.agent.err), -ENOTCONN);
 	assert_int_equal(tls_recv(p.agent.tls, &byte, 1, &p.agent.err), -ENOTCONN);
+	assert_string_equal(tls_peer_identity(p.agent.tls), "");
 	assert_int_equal(tls_new(p.agent.ctx, p.agent.fd, "", &p.collector.tls, &p.agent.err),
 			 -EINVAL);
 	pair_close(&p);
