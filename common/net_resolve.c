@@ -22,8 +22,8 @@
 
 struct lookup {
 	atomic_int refs;
-	int done_fd; /* eventfd; written once, when the answer is there */
-	int rc;      /* of getaddrinfo() */
+	int done_fd;   /* eventfd; written once, when the answer is there */
+	atomic_int rc; /* of getaddrinfo(); the last to be set and first to be read */
 	int sys_errno;
 	struct addrinfo *list;
 	char host[NI_MAXHOST];
@@ -70,9 +70,10 @@ static void *lookup_main(void *arg)
 {
 	struct lookup *l = arg;
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	int rc = getaddrinfo(l->host, NULL, &hints, &l->list);
 
-	l->rc = getaddrinfo(l->host, NULL, &hints, &l->list);
 	l->sys_errno = errno;
+	l->rc = rc;
 	eventfd_write(l->done_fd, 1);
 	lookup_unref(l);
 	return NULL;
@@ -142,7 +143,7 @@ int net_resolve(const char *host, nsec_t deadline, int stop_fd, struct addrinfo 
 {
 	_cleanup_(lookup_unrefp) struct lookup *l = NULL;
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
-	int r;
+	int r, rc;
 
 	if (strlen(host) >= sizeof(l->host))
 		return err_set(err, -EINVAL, "cannot resolve \"%.40s...\": the name is too long",
@@ -160,10 +161,10 @@ int net_resolve(const char *host, nsec_t deadline, int stop_fd, struct addrinfo 
 		return err_set(err, r, "resolving \"%s\" was cancelled", host);
 	if (r)
 		return err_sys(err, r, "cannot resolve \"%s\"", host);
-	if (l->rc)
-		return err_set(err, net_resolve_code(l->rc, l->sys_errno),
-			       "cannot resolve \"%s\": %s", host,
-			       net_resolve_text(l->rc, l->sys_errno));
+	rc = l->rc;
+	if (rc)
+		return err_set(err, net_resolve_code(rc, l->sys_errno), "cannot resolve \"%s\": %s",
+			       host, net_resolve_text(rc, l->sys_errno));
 	*ret = l->list;
 	l->list = NULL;
 	return 0;
