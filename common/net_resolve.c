@@ -37,7 +37,7 @@ int net_resolve_code(int rc, int sys_errno)
 	case EAI_MEMORY:
 		return -ENOMEM;
 	case EAI_AGAIN:
-		return -EAGAIN;
+		return -EHOSTUNREACH; /* not -EAGAIN, which asks to wait for the socket */
 	default:
 		return -ENOENT;
 	}
