@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Runs a fuzz target on the files given, or found below a folder given, without libFuzzer. */
+/*
+ * Runs a fuzz target without libFuzzer, on the files given or found below the folders
+ * given; without arguments on its corpus in the source tree, $PS_SRC or here.
+ */
 #include <errno.h>
 #include <ftw.h>
 #include <stdio.h>
@@ -32,14 +35,24 @@ static int replay(const char *path, const struct stat *st, int type, struct FTW 
 	return 0;
 }
 
+static void replay_below(const char *path)
+{
+	if (nftw(path, replay, 16, FTW_PHYS) < 0)
+		fprintf(stderr, "# cannot read %s\n", path);
+}
+
 int main(int argc, char **argv)
 {
-	const char *name = program_invocation_short_name;
+	const char *name = program_invocation_short_name, *src = getenv("PS_SRC");
+	char corpus[4096];
 
 	printf("1..1\n");
 	for (int i = 1; i < argc; i++)
-		if (nftw(argv[i], replay, 16, FTW_PHYS) < 0)
-			fprintf(stderr, "# cannot read %s\n", argv[i]);
+		replay_below(argv[i]);
+	if (argc == 1) {
+		snprintf(corpus, sizeof(corpus), "%s/" FUZZ_CORPUS, src ? src : ".");
+		replay_below(corpus);
+	}
 	printf("%sok 1 - %s takes its corpus (%u inputs)\n", replayed ? "" : "not ", name,
 	       replayed);
 	return replayed ? 0 : 1;
