@@ -39,6 +39,7 @@
 #include "ring.h"
 #include "util.h"
 
+#define PORTS         65536u
 #define RING_MIN      (1u << 20)
 #define RING_RECORDS  4           /* of the largest size, at least, fit a ring */
 #define PUBLISH_BYTES (64u << 10) /* how much read space is kept from the kernel at most */
@@ -135,7 +136,7 @@ static int set_knobs(struct capture *c, const struct capture_config *config, siz
 	skel->rodata->need_ports = config->need_ports;
 	skel->rodata->check_heartbeat = c->mode == HOOK_CLSACT;
 	if (config->need_ports) {
-		for (size_t port = 0; port < 65536; port++)
+		for (size_t port = 0; port < PORTS; port++)
 			all |= config->port_masks[port];
 		skel->rodata->ignore_mask = all & PORT_IGNORE;
 	} else {
@@ -166,16 +167,16 @@ static int load(struct capture *c, struct err *err)
 
 static int fill_ports(struct capture *c, const uint64_t *masks, struct err *err)
 {
-	size_t size = 65536 * sizeof(*masks);
-	void *map;
+	_cleanup_free_ uint32_t *keys = malloc(PORTS * sizeof(*keys));
+	uint32_t n = PORTS;
+	int r;
 
-	map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(c->skel->maps.ports),
-		   0);
-	if (map == MAP_FAILED)
-		return err_sys(err, -errno, "cannot map the table of ports");
-	memcpy(map, masks, size);
-	munmap(map, size);
-	return 0;
+	if (!keys)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (uint32_t port = 0; port < PORTS; port++)
+		keys[port] = port;
+	r = bpf_map_update_batch(bpf_map__fd(c->skel->maps.ports), keys, masks, &n, NULL);
+	return r ? err_sys(err, r, "cannot fill the table of ports") : 0;
 }
 
 static int map_heartbeat(struct capture *c, struct err *err)

@@ -24,11 +24,11 @@ struct {
 	__type(value, struct iface_rule);
 } interfaces SEC(".maps");
 
-/* Written through mmap by user space; 1 element when no rule looks at ports. */
+/* By number; 1 element when no rule looks at ports. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_RDONLY_PROG | BPF_F_MMAPABLE);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
 	__type(key, __u32);
 	__type(value, __u64);
 } ports SEC(".maps");
