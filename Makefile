@@ -64,9 +64,9 @@ endef
 $(foreach f,$(folders),$(eval $(call folder,$(f))))
 
 # Who may include whom.
-inc-common    := -Icommon
-inc-agent     := -Iagent -Icommon -Ibpf -I$(O)/bpf
-inc-collector := -Icollector -Icommon
+inc-common    := -iquote common
+inc-agent     := -iquote agent -iquote common -iquote bpf -iquote $(O)/bpf
+inc-collector := -iquote collector -iquote common
 
 libs-common := $(common-libs)
 # Static as far as Debian's packages allow: GnuTLS has no static p11-kit, so glibc and
@@ -97,12 +97,12 @@ $(O)/ps-collector: $(collector-objs) $(O)/libcommon.a
 	$(if $(RELEASE),$(Q)$(STRIP) $@)
 
 # The daemons' code but for main(): for tests.
-$(O)/libcommon.a: $(common-objs)
-$(O)/libagent.a: $(filter-out %/main.o,$(agent-objs))
-$(O)/libcollector.a: $(filter-out %/main.o,$(collector-objs))
+$(O)/libcommon.a: $(common-objs) common/Makefile
+$(O)/libagent.a: $(filter-out %/main.o,$(agent-objs)) agent/Makefile
+$(O)/libcollector.a: $(filter-out %/main.o,$(collector-objs)) collector/Makefile
 $(O)/lib%.a:
 	$(call say,AR,$@)
-	$(Q)rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 define compile
 $(O)/$(1)/%.o: $(1)/%.c $(O)/flags

@@ -11,7 +11,7 @@
 #include "yaml_tree.h"
 
 #include <errno.h>
-#include <libyaml.h>
+#include <yaml.h>
 #include <stdio.h>
 
 #include "util.h"

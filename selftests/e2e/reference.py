@@ -77,23 +77,26 @@ class Ports:
         return self.fragment(key, 0, ports) if key else ports
 
 
-def keeps(rules, interface, ports):
-    """Is a packet with these ports kept on this interface?"""
-    mode = rules.get("pcapMode", "all").lower()
-    ignored = ports & set(rules.get("ignorePorts", []))
-    lists = [set(v) for k, v in rules.get("captureInterfacesPorts", {}).items()
-             if fnmatch.fnmatchcase(interface, k)]
-    everywhere = ports & set(rules.get("capturePorts", []))
-    own = any(ports & v for v in lists)
-    if mode == "all":
-        kept = True
-    elif mode == "allow":
-        kept = bool(everywhere) or own or any(not v for v in lists)
-    else:
-        kept = not everywhere and not own
-    return kept and not ignored
+class Rules:
+    """A configuration's rules as seen by one interface."""
+
+    def __init__(self, config, interface):
+        self.mode = config.get("pcapMode", "all").lower()
+        self.ignored = set(config.get("ignorePorts", []))
+        self.everywhere = set(config.get("capturePorts", []))
+        self.lists = [set(v) for k, v in config.get("captureInterfacesPorts", {}).items()
+                      if fnmatch.fnmatchcase(interface, k)]
+
+    def keep(self, ports):
+        listed = bool(ports & self.everywhere) or any(ports & v for v in self.lists)
+        if self.mode == "allow":
+            kept = listed or any(not v for v in self.lists)
+        else:
+            kept = self.mode == "all" or not listed
+        return kept and not ports & self.ignored
 
 
-def select(rules, interface, packets):
-    ports = Ports()
-    return [p for p, has in [(p, ports.of(p)) for p in packets] if keeps(rules, interface, has)]
+def select(config, interface, packets):
+    """The packets that are kept, in order."""
+    rules, ports = Rules(config, interface), Ports()
+    return [p for p, has in [(p, ports.of(p)) for p in packets] if rules.keep(has)]

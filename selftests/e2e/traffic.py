@@ -101,7 +101,7 @@ def captured():
     for path in harness.traffic_files():
         capture = pcap.read(path)
         if capture.link_type == 1:
-            packets += [p.data for p in capture.packets if sendable(p.data, p.len)]
+            packets += [p.data for p in capture.packets if sendable(p.data)]
     return packets
 
 
@@ -111,5 +111,5 @@ def untaggable(data):
     return data[12:14] in (b"\x81\x00", b"\x88\xa8") and len(data) < 18
 
 
-def sendable(data, length):
-    return 14 <= len(data) <= LONGEST and len(data) == length and not untaggable(data)
+def sendable(data):
+    return 14 <= len(data) <= LONGEST and not untaggable(data)
