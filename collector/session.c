@@ -28,6 +28,7 @@
 #define OUT_MAX         (1u << 20)
 #define BURST_BYTES     (1u << 20) /* read at a time, then other sessions have their turn */
 #define LINGER_TIMEOUT  (2 * NSEC_PER_SEC)
+#define STOP_LINGER     (500 * NSEC_PER_MSEC) /* of an agent; strangers get nothing */
 #define HEARTBEATS_LOST 3u
 
 int session_new(struct session_env *env, struct session_scratch *scratch, int fd, const char *peer,
@@ -106,15 +107,16 @@ nsec_t session_deadline(const struct session *s)
 	case SESSION_STREAM:
 		return s->stuck ? s->retry_at : s->heard + HEARTBEATS_LOST * s->env->heartbeat;
 	default:
-		return s->since + LINGER_TIMEOUT;
+		return s->since + s->linger;
 	}
 }
 
-static void begin_closing(struct session *s, nsec_t now)
+static void begin_closing(struct session *s, nsec_t now, nsec_t linger)
 {
 	s->state = SESSION_CLOSING;
 	s->stuck = false;
 	s->since = now;
+	s->linger = linger;
 }
 
 static enum stream_error_code error_code(int r)
@@ -149,7 +151,7 @@ static void fail(struct session *s, nsec_t now, int r, const struct err *err)
 		session_put_error(s, error_code(r), err->text);
 	}
 	session_leave(s, FEED_LOST);
-	begin_closing(s, now);
+	begin_closing(s, now, LINGER_TIMEOUT);
 }
 
 /*
@@ -176,15 +178,19 @@ static void message_failed(struct session *s, nsec_t now, int r, const struct er
 
 void session_stop(struct session *s, nsec_t now)
 {
-	if (s->state == SESSION_CLOSING || s->state == SESSION_LINGER)
-		return;
+	nsec_t linger = s->state == SESSION_STREAM ? STOP_LINGER : 0;
+
 	s->stopping = true;
+	if (s->state == SESSION_CLOSING || s->state == SESSION_LINGER) {
+		s->linger = MIN(s->linger, STOP_LINGER);
+		return;
+	}
 	if (s->state == SESSION_STREAM) {
 		session_put_ack(s);
 		session_put_bye(s, STREAM_BYE_DRAIN);
 	}
 	session_leave(s, FEED_CONNECTED);
-	begin_closing(s, now);
+	begin_closing(s, now, linger);
 }
 
 static int grow_payload(struct session *s, size_t n, struct err *err)
@@ -257,7 +263,7 @@ static bool dispatch(struct session *s, nsec_t now)
 	s->have = 0;
 	s->stuck = false;
 	if (r > 0)
-		begin_closing(s, now);
+		begin_closing(s, now, LINGER_TIMEOUT);
 	return r == 0;
 }
 

@@ -24,8 +24,9 @@ struct session {
 	char peer[NET_ADDR_TEXT];
 	char agent_name[STREAM_NAME_MAX + 1];
 	enum session_state state;
-	nsec_t since; /* of accept, then of closing */
-	nsec_t heard; /* when bytes came last */
+	nsec_t since;  /* of accept, then of closing */
+	nsec_t linger; /* when closing: how long at most */
+	nsec_t heard;  /* when bytes came last */
 	nsec_t retry_at;
 
 	/* The message that comes in. */

@@ -13,11 +13,11 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
 #include "log.h"
 #include "util.h"
@@ -41,6 +41,7 @@ struct worker {
 	struct listener *listener;
 	struct session_scratch scratch; /* has wake_fd */
 	int epoll_fd;
+	int done_fd; /* eventfd, readable when the thread has come to its end */
 	atomic_bool stop;
 	bool stopping;
 
@@ -265,6 +266,7 @@ static void *worker_main(void *arg)
 	listen_on(w);
 	while (!w->stopping || w->connections)
 		loop_once(w);
+	event_signal(w->done_fd);
 	return NULL;
 }
 
@@ -276,6 +278,8 @@ static void release(struct worker *w)
 		close(w->scratch.wake_fd);
 	if (w->epoll_fd >= 0)
 		close(w->epoll_fd);
+	if (w->done_fd >= 0)
+		close(w->done_fd);
 	free(w);
 }
 
@@ -293,7 +297,8 @@ int worker_new(struct session_env *env, struct listener *listener, unsigned int 
 	w->deadline = NEVER;
 	w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	w->scratch.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (w->epoll_fd < 0 || w->scratch.wake_fd < 0) {
+	w->done_fd = eventfd(0, EFD_CLOEXEC);
+	if (w->epoll_fd < 0 || w->scratch.wake_fd < 0 || w->done_fd < 0) {
 		r = -errno;
 		goto out;
 	}
@@ -325,23 +330,25 @@ void worker_stop(struct worker *w)
 
 bool worker_wait(struct worker *w, nsec_t deadline)
 {
-	const struct timespec ts = {
-		.tv_sec = (time_t)(deadline / NSEC_PER_SEC),
-		.tv_nsec = (long)(deadline % NSEC_PER_SEC),
-	};
+	struct pollfd done = {.fd = w->done_fd, .events = POLLIN};
 
-	if (pthread_clockjoin_np(w->thread, NULL, CLOCK_MONOTONIC, &ts) != 0)
-		return false;
-	w->thread = 0;
-	return true;
+	for (;;) {
+		nsec_t now = clock_monotonic();
+		int ms = now < deadline ? (int)((deadline - now) / NSEC_PER_MSEC) + 1 : 0;
+		int n = poll(&done, 1, ms);
+
+		if (n > 0)
+			return true;
+		if (n == 0 && !ms)
+			return false;
+	}
 }
 
 struct worker *worker_free(struct worker *w)
 {
 	if (!w)
 		return NULL;
-	if (w->thread)
-		pthread_join(w->thread, NULL);
+	pthread_join(w->thread, NULL);
 	release(w);
 	return NULL;
 }
