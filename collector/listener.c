@@ -29,18 +29,23 @@ void listener_close(struct listener *l)
 }
 
 /* One line a second at most, whoever knocks. */
-static void tell_refused(struct listener *l, const char *peer)
+static bool may_tell(struct listener *l)
 {
-	nsec_t now = clock_monotonic(), told = atomic_load(&l->refused_told);
-	unsigned long refused = atomic_fetch_add(&l->refused, 1) + 1;
+	nsec_t now = clock_monotonic(), told = atomic_load(&l->told);
 
-	if (now - told < NSEC_PER_SEC ||
-	    !atomic_compare_exchange_strong(&l->refused_told, &told, now))
-		return;
-	atomic_fetch_sub(&l->refused, refused);
-	log_warn("%lu connections refused, the last from %s: there are %llu sessions already "
-		 "(maxSessions)",
-		 refused, peer, (unsigned long long)l->max_sessions);
+	return now - told >= NSEC_PER_SEC && atomic_compare_exchange_strong(&l->told, &told, now);
+}
+
+static void refuse(struct listener *l, int fd, const char *peer)
+{
+	listener_done(l);
+	close(fd);
+	atomic_fetch_add(&l->refused, 1);
+	if (may_tell(l))
+		log_warn("%lu connections refused, the last from %s: there are %llu sessions "
+			 "already (maxSessions)",
+			 atomic_exchange(&l->refused, 0), peer,
+			 (unsigned long long)l->max_sessions);
 }
 
 /* Errors of the connection that was to be accepted, not of the listener: accept(2). */
@@ -64,22 +69,23 @@ static bool passing(int e)
 	}
 }
 
-int listener_accept(struct listener *l, char peer[NET_ADDR_TEXT], struct err *err)
+int listener_accept(struct listener *l, char peer[NET_ADDR_TEXT])
 {
 	const int on = 1;
-	int fd;
+	int fd, r;
 
 	do {
 		fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	} while (fd < 0 && passing(errno));
-	if (fd < 0)
-		return errno == EAGAIN ? -EAGAIN
-				       : err_sys(err, -errno, "cannot accept a connection");
+	if (fd < 0) {
+		r = -errno;
+		if (r != -EAGAIN && may_tell(l))
+			log_warn("cannot accept a connection now: %s", strerror(-r));
+		return r;
+	}
 	net_peer_name(fd, peer);
 	if (atomic_fetch_add(&l->sessions, 1) >= l->max_sessions) {
-		listener_done(l);
-		close(fd);
-		tell_refused(l, peer);
+		refuse(l, fd, peer);
 		return -EBUSY;
 	}
 	/* An acknowledgement must not wait for the next one; where it fails it only costs time. */

@@ -385,6 +385,22 @@ static void run_handshake(struct session *s, nsec_t now)
 		fail(s, now, r, &err);
 }
 
+/* A connection that ends without a byte is a health check or a scan: no news. */
+static bool left_silently(struct session *s)
+{
+	uint8_t byte;
+	ssize_t n;
+
+	if (s->spoke)
+		return false;
+	n = recv(s->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	s->spoke = n > 0;
+	if (n != 0)
+		return false;
+	log_debug("peer %s came and went", s->peer);
+	return true;
+}
+
 static void expire(struct session *s, nsec_t now)
 {
 	struct err err;
@@ -423,6 +439,8 @@ enum session_next session_run(struct session *s, nsec_t now, bool hangup)
 		err_set(&err, -ESTALE, "it has connected again");
 		fail(s, now, -ESTALE, &err);
 	}
+	if (s->state <= SESSION_HELLO && left_silently(s))
+		return SESSION_OVER;
 	if (s->state == SESSION_HANDSHAKE)
 		run_handshake(s, now);
 	if (s->state == SESSION_HELLO || s->state == SESSION_STREAM) {

@@ -28,6 +28,7 @@ struct session {
 	nsec_t linger; /* when closing: how long at most */
 	nsec_t heard;  /* when bytes came last */
 	nsec_t retry_at;
+	bool spoke; /* a byte of it was seen */
 
 	/* The message that comes in. */
 	uint8_t head[STREAM_HEADER_SIZE];

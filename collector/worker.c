@@ -165,17 +165,15 @@ static void adopt(struct worker *w, int fd, const char *peer, nsec_t now)
 static void accept_burst(struct worker *w, nsec_t now)
 {
 	char peer[NET_ADDR_TEXT];
-	struct err err;
 
 	for (int i = 0; i < ACCEPT_BURST; i++) {
-		int fd = listener_accept(w->listener, peer, &err);
+		int fd = listener_accept(w->listener, peer);
 
 		if (fd == -EAGAIN)
 			return;
 		if (fd == -EBUSY)
 			continue;
 		if (fd < 0) {
-			noise_warn(w->env->noise, "%s", err.text);
 			listen_off(w, now + ACCEPT_BACKOFF);
 			return;
 		}

@@ -618,6 +618,19 @@ static void tls_peer_is_told_apart(void **state)
 	assert_logged("the peer speaks TLS, tls.enable is false here");
 }
 
+static void health_check_is_no_news(void **state)
+{
+	struct peer *p = dial(0);
+	struct stat st;
+
+	(void)state;
+	shutdown(p->fd, SHUT_WR);
+	run(p);
+	assert_null(p->session);
+	assert_int_equal(stat(bench.log, &st), 0);
+	assert_int_equal(st.st_size, 0);
+}
+
 static void stranger_has_ten_seconds(void **state)
 {
 	struct peer *p = dial(0);
@@ -935,6 +948,7 @@ int main(void)
 		TEST(only_hello_may_come_first),
 		TEST(hello_comes_once),
 		TEST(tls_peer_is_told_apart),
+		TEST(health_check_is_no_news),
 		TEST(stranger_has_ten_seconds),
 		TEST(silent_agent_is_gone_after_three_heartbeats),
 		TEST(stream_resumes_after_a_reconnect),
