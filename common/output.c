@@ -3,46 +3,23 @@
  * Classic pcap (draft-ietf-opsawg-pcap), little-endian, in files or on stdout.
  *
  * A run is converted into a buffer of the pool without the lock, so that threads
- * convert at the same time, and leaves with one write under it. Files are made
- * with O_EXCL and locked with flock(2), so no process writes into the bytes of
- * another. `sink.size` is the end of the last whole run: whatever a failed write
- * left behind it is cut off, at once or, when the cut fails too, before the next
- * write.
- *
- * A target that is not a file (stdout, FIFO, device) is one sink for all packets.
- * Its descriptor may be shared with others, so it stays in the mode it came in:
- * poll, then write no more than a pipe with any room takes.
+ * convert at the same time, and leaves with one write under it (sink.c). What is not
+ * a file (stdout, FIFO, device) is one sink for all packets.
  */
 #include "output.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <poll.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "packet.h"
+#include "sink.h"
 #include "util.h"
 
-#define MAGIC_MICRO     0xa1b2c3d4u
-#define MAGIC_NANO      0xa1b23c4du
-#define FILE_HEADER     24u
-#define RECORD_HEADER   16u
-#define PATH_NUMBER_MAX 1000000u
-#define FILES_MAX       4u /* link types with a file */
-
-struct sink {
-	uint32_t link_type; /* 0: not chosen yet (a single sink) */
-	int fd;
-	char *path;
-	bool regular; /* a file: it can be cut */
-	off_t size;   /* of a file, up to the end of the last whole run */
-	bool torn;    /* bytes after `size` are still to be cut off */
-};
+#define RECORD_HEADER 16u
+#define FILES_MAX     4u /* link types with a file */
 
 /* A converted run on its way out. */
 struct chunk {
@@ -70,206 +47,6 @@ static bool path_is_stdout(const char *path)
 	return !strcmp(path, "stdout") || !strcmp(path, "-");
 }
 
-static void file_header(uint8_t out[FILE_HEADER], bool micro, uint32_t link_type)
-{
-	put_le32(out, micro ? MAGIC_MICRO : MAGIC_NANO);
-	put_le16(out + 4, 2);
-	put_le16(out + 6, 4);
-	put_le64(out + 8, 0); /* time zone and accuracy, always 0 */
-	put_le32(out + 16, PACKET_CAPLEN_MAX);
-	put_le32(out + 20, link_type);
-}
-
-/* -ENOSPC and its kin, or -EIO: what output_write() may return for a failed write. */
-static int write_code(int e)
-{
-	switch (e) {
-	case ENOSPC:
-	case EDQUOT:
-		return -e;
-	case EFBIG: /* the size limit of the process or of the file system */
-		return -ENOSPC;
-	default:
-		return -EIO;
-	}
-}
-
-static int write_error(const struct sink *s, int e, struct err *err)
-{
-	err_sys(err, -e, "cannot write to \"%s\"", s->path);
-	return write_code(e);
-}
-
-/* Cut the file back to the last whole run. */
-static int sink_cut(struct sink *s)
-{
-	if (ftruncate(s->fd, s->size) < 0 || lseek(s->fd, s->size, SEEK_SET) < 0)
-		return -errno;
-	s->torn = false;
-	return 0;
-}
-
-static int file_write(struct sink *s, const uint8_t *data, size_t n, struct err *err)
-{
-	size_t done = 0;
-	int r;
-
-	if (s->torn) {
-		r = sink_cut(s);
-		if (r < 0)
-			return write_error(s, -r, err);
-	}
-	while (done < n) {
-		ssize_t w = write(s->fd, data + done, n - done);
-
-		if (w < 0 && errno == EINTR)
-			continue;
-		if (w <= 0) {
-			r = write_error(s, w ? errno : ENOSPC, err);
-			s->torn = true;
-			sink_cut(s);
-			return r;
-		}
-		done += (size_t)w;
-	}
-	s->size += (off_t)n;
-	return 0;
-}
-
-static int stream_write(struct output *out, struct sink *s, const uint8_t *data, size_t n,
-			struct err *err)
-{
-	while (n) {
-		struct pollfd fds[] = {
-			{.fd = s->fd, .events = POLLOUT},
-			{.fd = out->cancel_fd, .events = POLLIN},
-		};
-		ssize_t w;
-
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR)
-			return write_error(s, errno, err);
-		if (fds[1].revents)
-			return err_set(err, -ECANCELED, "writing to \"%s\" was given up", s->path);
-		if (!fds[0].revents)
-			continue;
-		w = write(s->fd, data, MIN(n, (size_t)PIPE_BUF));
-		if (w < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (w < 0 && errno == EPIPE)
-			return err_set(err, -EPIPE, "the reader of \"%s\" is gone", s->path);
-		if (w < 0)
-			return write_error(s, errno, err);
-		data += w;
-		n -= (size_t)w;
-	}
-	return 0;
-}
-
-static int sink_write(struct output *out, struct sink *s, const uint8_t *data, size_t n,
-		      struct err *err)
-{
-	return s->regular ? file_write(s, data, n, err) : stream_write(out, s, data, n, err);
-}
-
-/* "dump.pcap" to "dump.pcap", "dump.1.pcap", "dump.raw.pcap", "dump.raw.1.pcap" ... */
-static char *file_name(const char *path, uint32_t link_type, unsigned int number)
-{
-	const char *base = strrchr(path, '/');
-	const char *dot = strrchr(path, '.');
-	const char *kind = link_type == LINK_ETHERNET ? "" : link_type_name(link_type);
-	char middle[48] = "", digits[16] = "";
-	char *name;
-
-	base = base ? base + 1 : path;
-	/* A leading dot hides a file, it begins no suffix. */
-	if (!dot || dot <= base)
-		dot = path + strlen(path);
-	if (number)
-		snprintf(digits, sizeof(digits), ".%u", number);
-	snprintf(middle, sizeof(middle), "%s%s%s", *kind ? "." : "", kind, digits);
-	if (asprintf(&name, "%.*s%s%s", (int)(dot - path), path, middle, dot) < 0)
-		return NULL;
-	return name;
-}
-
-static int lock_file(int fd)
-{
-	return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
-}
-
-/* Create @name with its header; -EEXIST when there is something already. */
-static int file_create(const char *name, const uint8_t header[FILE_HEADER], int *ret_fd,
-		       struct err *err)
-{
-	_cleanup_close_ int fd = -1;
-	ssize_t w;
-	int r;
-
-	fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
-	if (fd < 0)
-		return err_sys(err, -errno, "cannot create \"%s\"", name);
-	/* Before there is a header nobody else takes the file for an unused one. */
-	lock_file(fd);
-	w = write(fd, header, FILE_HEADER);
-	if (w != FILE_HEADER) {
-		r = w < 0 ? write_code(errno) : -ENOSPC;
-		unlink(name);
-		return err_sys(err, r, "cannot write to \"%s\"", name);
-	}
-	*ret_fd = take_fd(&fd);
-	return 0;
-}
-
-/* Take over the file that an earlier run made and never used; -EEXIST when it is none. */
-static int file_reuse(const char *name, const uint8_t header[FILE_HEADER], int *ret_fd)
-{
-	_cleanup_close_ int fd = -1;
-	uint8_t found[FILE_HEADER];
-	struct stat st;
-
-	fd = open(name, O_RDWR | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size != FILE_HEADER)
-		return -EEXIST;
-	if (lock_file(fd) < 0 || fstat(fd, &st) < 0 || st.st_size != FILE_HEADER)
-		return -EEXIST;
-	if (read(fd, found, sizeof(found)) != sizeof(found) ||
-	    memcmp(found, header, sizeof(found)) != 0)
-		return -EEXIST;
-	*ret_fd = take_fd(&fd);
-	return 0;
-}
-
-static int sink_open_file(const struct output *out, uint32_t link_type, struct sink *ret,
-			  struct err *err)
-{
-	uint8_t header[FILE_HEADER];
-	int fd = -1, r;
-
-	file_header(header, out->micro, link_type);
-	for (unsigned int i = 0; i < PATH_NUMBER_MAX; i++) {
-		char *name = file_name(out->path, link_type, i);
-
-		if (!name)
-			return err_set(err, -ENOMEM, "out of memory");
-		r = file_create(name, header, &fd, err);
-		if (r == -EEXIST)
-			r = file_reuse(name, header, &fd);
-		if (r == 0) {
-			*ret = (struct sink){.link_type = link_type,
-					     .fd = fd,
-					     .path = name,
-					     .regular = true,
-					     .size = FILE_HEADER};
-			return 0;
-		}
-		free(name);
-		if (r != -EEXIST)
-			return r;
-	}
-	return err_set(err, -EEXIST, "there are %u files beside \"%s\" already", PATH_NUMBER_MAX,
-		       out->path);
-}
-
 /* The file of @link_type, opened when there is none yet. */
 static int find_file(struct output *out, uint32_t link_type, struct sink **ret, struct err *err)
 {
@@ -284,7 +61,7 @@ static int find_file(struct output *out, uint32_t link_type, struct sink **ret, 
 	}
 	if (!link_type_name(link_type) || out->n_sinks == FILES_MAX)
 		return err_set(err, -ENOTSUP, "no file can be written for link type %u", link_type);
-	r = sink_open_file(out, link_type, &out->sinks[out->n_sinks], &why);
+	r = sink_open_file(out->path, link_type, out->micro, &out->sinks[out->n_sinks], &why);
 	if (r < 0) {
 		err_set(err, r, "%s", why.text);
 		/* Whatever is in the way of a new file may go away. */
@@ -298,7 +75,7 @@ static int find_file(struct output *out, uint32_t link_type, struct sink **ret, 
 static int find_stream(struct output *out, uint32_t link_type, struct sink **ret, struct err *err)
 {
 	struct sink *s = &out->sinks[0];
-	uint8_t header[FILE_HEADER];
+	uint8_t header[SINK_HEADER];
 	int r;
 
 	if (s->link_type && s->link_type != link_type)
@@ -315,10 +92,10 @@ static int find_stream(struct output *out, uint32_t link_type, struct sink **ret
 		if (s->fd < 0 && errno == ENXIO)
 			return err_set(err, -EIO, "nobody reads the FIFO \"%s\"", s->path);
 		if (s->fd < 0)
-			return write_error(s, errno, err);
+			return sink_error(s, errno, err);
 	}
-	file_header(header, out->micro, link_type);
-	r = sink_write(out, s, header, sizeof(header), err);
+	sink_header(header, out->micro, link_type);
+	r = sink_write(s, header, sizeof(header), out->cancel_fd, err);
 	if (r == 0)
 		s->link_type = link_type;
 	return r;
@@ -333,7 +110,7 @@ static int write_run(struct output *out, uint32_t link_type, const uint8_t *data
 	r = out->target == TARGET_FILES ? find_file(out, link_type, &s, err)
 					: find_stream(out, link_type, &s, err);
 	if (r == 0)
-		r = sink_write(out, s, data, n, err);
+		r = sink_write(s, data, n, out->cancel_fd, err);
 	if (r == -EPIPE && out->target == TARGET_FIFO) {
 		/* The next reader starts with a header and this very run. */
 		close(s->fd);
@@ -484,7 +261,7 @@ static int open_target(struct output *out, struct err *err)
 	int r;
 
 	if (out->target == TARGET_FILES) {
-		r = sink_open_file(out, LINK_ETHERNET, s, err);
+		r = sink_open_file(out->path, LINK_ETHERNET, out->micro, s, err);
 		out->n_sinks = r == 0;
 		return r;
 	}
@@ -541,17 +318,8 @@ struct output *output_free(struct output *out)
 {
 	if (!out)
 		return NULL;
-	for (size_t i = 0; i < out->n_sinks; i++) {
-		struct sink *s = &out->sinks[i];
-
-		if (s->torn)
-			sink_cut(s);
-		if (s->regular)
-			fsync(s->fd);
-		if (s->fd >= 0)
-			close(s->fd);
-		free(s->path);
-	}
+	for (size_t i = 0; i < out->n_sinks; i++)
+		sink_close(&out->sinks[i]);
 	while (out->pool) {
 		struct chunk *c = out->pool;
 
