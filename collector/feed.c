@@ -103,13 +103,18 @@ static void count_add(struct ledger_count *to, const struct ledger_count *c)
 	to->bytes += c->bytes;
 }
 
-/* Sum up the lowest, so oldest, interface that is gone. */
+/* Sum up the interface that went first. */
 static void fold_one(struct feed *f)
 {
+	uint64_t first = UINT64_MAX;
 	size_t at = 0;
 
-	while (!f->ifaces[at]->meta.gone)
-		at++;
+	for (size_t i = 0; i < f->n_ifaces; i++) {
+		if (f->ifaces[i]->meta.gone && f->ifaces[i]->gone_order < first) {
+			first = f->ifaces[i]->gone_order;
+			at = i;
+		}
+	}
 	for (int d = 0; d < 2; d++) {
 		struct feed_side *from = &f->ifaces[at]->side[d], *to = &f->folded.side[d];
 
@@ -166,6 +171,8 @@ static int describe_locked(struct feed *f, const struct stream_iface *meta, stru
 			       meta->id, iface->meta.link_type, meta->link_type);
 	f->n_gone -= iface->meta.gone;
 	f->n_gone += meta->gone;
+	if (meta->gone && !iface->meta.gone)
+		iface->gone_order = ++f->last_gone_order;
 	iface->meta = *meta;
 	iface->described = true;
 	*ret = iface;

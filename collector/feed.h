@@ -31,6 +31,7 @@ struct feed_iface {
 	struct stream_iface meta;
 	bool described; /* by HELLO or META, so that DATA may name it */
 	bool unsupported_told;
+	uint64_t gone_order;      /* rises with each that goes */
 	struct feed_side side[2]; /* by direction - 1 */
 	bool tallied;
 	struct feed_iface *next_tallied;
@@ -67,6 +68,7 @@ struct feed {
 	size_t partial; /* bytes of the inflated message next_seq that are written already */
 	struct feed_iface **ifaces; /* by rising id */
 	size_t n_ifaces, n_gone;
+	uint64_t last_gone_order;
 	struct feed_iface folded; /* the sum of interfaces long gone */
 	bool any_folded;
 	struct feed_iface *tallied;
