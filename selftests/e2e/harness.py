@@ -5,11 +5,14 @@ Everything that a test makes is taken down by Lab.close(), also after a failure.
 Waits are for events, with a bound; nothing sleeps for luck.
 """
 import atexit
+import contextlib
+import ctypes
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,8 @@ BLAST = os.path.join(BUILD, "selftests/tools/blast")
 # Under valgrind, a sanitizer or in an emulated guest everything takes longer.
 PATIENCE = float(os.environ.get("PS_PATIENCE", "1"))
 WRAP = os.environ.get("PS_WRAP", "").split()
+GUEST = bool(os.environ.get("PS_GUEST"))
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def traffic_files():
@@ -45,6 +50,23 @@ def run(*args, check=True, **kw):
     return done
 
 
+@contextlib.contextmanager
+def inside(ns):
+    """This thread in a network namespace; sockets made there stay there."""
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{ns}") as there:
+        if LIBC.setns(there.fileno(), 0):
+            raise OSError(ctypes.get_errno(), f"cannot enter {ns}")
+        try:
+            yield
+        finally:
+            LIBC.setns(home.fileno(), 0)
+
+
+def make_socket(ns, *args):
+    with inside(ns):
+        return socket.socket(*args)
+
+
 def wait_until(what, condition, seconds=10):
     """Poll for an event that has no descriptor to wait on."""
     end = time.monotonic() + seconds * PATIENCE
@@ -52,7 +74,7 @@ def wait_until(what, condition, seconds=10):
         value = condition()
         if value:
             return value
-        time.sleep(0.01)
+        time.sleep(0.002)
     raise TimeoutError(f"gave up waiting for {what}")
 
 
@@ -110,13 +132,32 @@ class Daemon:
         self.proc.wait()
 
     def ledgers(self):
-        """The last ledger line of every agent, interface and direction."""
+        """What was printed at the end, else the last line of every agent, interface and
+        direction. An interface may have come and gone several times under one name."""
         last = {}
-        for line in self.text().splitlines():
+        text = self.text()
+        ended = text.rfind(" stopping\n")
+        for n, line in enumerate(text[max(ended, 0):].splitlines()):
             if " ledger {" in line:
                 d = json.loads(line[line.index("{"):])
-                last[d["agent"], d["epoch"], d["interface"], d["direction"]] = d
+                last[d["agent"], d["epoch"], d["interface"], d["direction"], n * (ended > 0)] = d
         return list(last.values())
+
+    def snapshot(self):
+        """The agent's ledgers now, in one number per counter."""
+        before = len(re.findall(r" packets seen, ", self.text()))
+        self.signal(signal.SIGUSR1)
+        self.wait_for(r" packets seen, ", count=before + 1)
+        lines = self.text().splitlines()
+        ends = [i for i, line in enumerate(lines) if " packets seen, " in line]
+        first = ends[-2] + 1 if len(ends) > 1 else 0
+        totals = {}
+        for line in lines[first:ends[-1]]:
+            if " ledger {" in line:
+                for key, value in json.loads(line[line.index("{"):]).items():
+                    if isinstance(value, int):
+                        totals[key] = totals.get(key, 0) + value
+        return totals
 
     def total(self, counter, interface=None, direction=None):
         return sum(d[counter] for d in self.ledgers()
@@ -136,10 +177,7 @@ class Lab:
         for ns in (self.tx, self.rx):
             self.namespace(ns)
         if veth:
-            run("ip", "-n", self.tx, "link", "add", "ps0", "mtu", mtu, "type", "veth",
-                "peer", "name", "ps1", "netns", self.rx, "mtu", mtu)
-            self.quiet(self.tx, "ps0")
-            self.quiet(self.rx, "ps1")
+            self.veth(self.tx, "ps0", self.rx, "ps1", mtu)
 
     def namespace(self, name):
         run("ip", "netns", "add", name)
@@ -149,6 +187,12 @@ class Lab:
         run("ip", "netns", "exec", name, "sh", "-c",
             "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6", check=False)
         return name
+
+    def veth(self, ns, dev, peer_ns, peer, mtu=1500):
+        run("ip", "-n", ns, "link", "add", dev, "mtu", mtu, "type", "veth", "peer", "name", peer,
+            "netns", peer_ns, "mtu", mtu)
+        self.quiet(ns, dev)
+        self.quiet(peer_ns, peer)
 
     def quiet(self, ns, dev):
         run("ip", "-n", ns, "link", "set", dev, "arp", "off", "multicast", "off", "up")
