@@ -83,6 +83,8 @@ class Daemon:
         self.name, self.log = name, os.path.join(lab.dir, f"{name}.log")
         self.cmd = (["ip", "netns", "exec", ns] if ns else []) + (WRAP if wrap else []) + argv
         self.err = open(self.log, "ab")
+        # One that is started again goes on in the log of the one before, but is read alone.
+        self.log_start = self.err.tell()
         self.proc = subprocess.Popen(self.cmd, stdin=subprocess.DEVNULL, stderr=self.err,
                                      stdout=stdout if stdout is not None else self.err)
 
@@ -92,6 +94,7 @@ class Daemon:
 
     def text(self):
         with open(self.log, errors="replace") as f:
+            f.seek(self.log_start)
             return f.read()
 
     def wait_for(self, pattern, seconds=20, count=1):
@@ -136,8 +139,9 @@ class Daemon:
         direction. An interface may have come and gone several times under one name."""
         last = {}
         text = self.text()
-        ended = text.rfind(" stopping\n")
-        for n, line in enumerate(text[max(ended, 0):].splitlines()):
+        stops = [m.end() for m in re.finditer(r" stopping( on \w+)?$", text, re.M)]
+        ended = stops[-1] if stops else 0
+        for n, line in enumerate(text[ended:].splitlines()):
             if " ledger {" in line:
                 d = json.loads(line[line.index("{"):])
                 last[d["agent"], d["epoch"], d["interface"], d["direction"], n * (ended > 0)] = d
