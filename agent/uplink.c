@@ -285,10 +285,6 @@ static long whole_message(const uint8_t *in, size_t n, struct stream_header *ret
 	if (n < STREAM_HEADER_SIZE)
 		return 0;
 	r = stream_header_decode(in, ret, err);
-	if (r < 0 && in[0] == 0x15 && in[1] == 3)
-		return err_set(err, r,
-			       "the collector answers with TLS, but tls.enable is false "
-			       "here");
 	if (r < 0)
 		return err_wrap(err, r, "the collector's answer cannot be read");
 	if (ret->payload_len > STREAM_CONTROL_MAX)
@@ -301,6 +297,20 @@ static long whole_message(const uint8_t *in, size_t n, struct stream_header *ret
 	return (long)(STREAM_HEADER_SIZE + ret->payload_len);
 }
 
+/*
+ * The connection ended with @r. A collector with TLS answers plain text with an alert, which
+ * is shorter than any message, and hangs up: that says more than the end does.
+ */
+static int connection_over(const struct uplink *u, int r, struct err *err)
+{
+	static const uint8_t alert[] = {0x15, 3}; /* RFC 8446, 5.1: type, major version */
+
+	if (u->in_len >= sizeof(alert) && memcmp(u->in, alert, sizeof(alert)) == 0)
+		return err_set(err, -EPROTO,
+			       "the collector answers with TLS, but tls.enable is false here");
+	return r < 0 ? r : err_set(err, -ECONNRESET, "the collector closed the connection");
+}
+
 /* Read what there is: 1 something, 0 nothing, -errno the connection is over. */
 static int receive(struct uplink *u, struct err *err)
 {
@@ -308,10 +318,8 @@ static int receive(struct uplink *u, struct err *err)
 
 	if (n == -EAGAIN)
 		return 0;
-	if (n == 0)
-		return err_set(err, -ECONNRESET, "the collector closed the connection");
-	if (n < 0)
-		return (int)n;
+	if (n <= 0)
+		return connection_over(u, (int)n, err);
 	u->in_len += (size_t)n;
 	u->last_heard = clock_monotonic();
 	return 1;
