@@ -16,11 +16,19 @@ bindir  := $(DESTDIR)$(prefix)/bin
 mandir  := $(DESTDIR)$(prefix)/share/man
 docdir  := $(DESTDIR)$(prefix)/share/doc/ps
 
+# For another machine: its tools by CROSS_COMPILE, its libraries and headers in SYSROOT
+# (contrib/sysroot makes one) unless the tools find them by themselves.
 CROSS_COMPILE ?=
-CC         := $(CROSS_COMPILE)gcc
+SYSROOT    ?=
+CC         := $(CROSS_COMPILE)gcc $(if $(SYSROOT),--sysroot=$(SYSROOT))
 AR         := $(CROSS_COMPILE)ar
 STRIP      := $(CROSS_COMPILE)strip
+MULTIARCH  := $(shell $(CC) -print-multiarch 2>/dev/null)
+ifeq ($(SYSROOT),)
 PKG_CONFIG ?= $(CROSS_COMPILE)pkg-config
+else
+PKG_CONFIG ?= PKG_CONFIG_SYSROOT_DIR=$(SYSROOT) PKG_CONFIG_LIBDIR=$(SYSROOT)/usr/lib/$(MULTIARCH)/pkgconfig pkg-config
+endif
 CLANG      ?= clang
 BPFTOOL    ?= $(firstword $(wildcard /usr/sbin/bpftool) bpftool)
 
@@ -34,7 +42,6 @@ has = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo y)
 HAVE_ISAL ?= $(call has,libisal)
 
 ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))))
-MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
 
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Werror -Wformat=2 -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
@@ -114,7 +121,7 @@ $(foreach f,common agent collector,$(eval $(call compile,$(f))))
 
 # BPF: object, then skeleton.
 BPFFLAGS := -target bpf -mcpu=v3 -O2 -g -Wall -Wextra -Werror -D__TARGET_ARCH_$(ARCH) \
-	    -Ivmlinux -Ibpf $(if $(MULTIARCH),-idirafter /usr/include/$(MULTIARCH))
+	    -Ivmlinux -Ibpf $(if $(MULTIARCH),-idirafter $(SYSROOT)/usr/include/$(MULTIARCH))
 $(O)/bpf/%.bpf.o: bpf/%.bpf.c $(O)/flags
 	$(call say,BPF,$@)
 	@mkdir -p $(@D)
@@ -175,4 +182,4 @@ help:
 	@echo '  install   to DESTDIR, prefix'
 	@echo '  clean     remove the build folder'
 	@echo 'Variables: O=DIR (build)  V=1 show commands  SAN=address,undefined  RELEASE=1 stripped'
-	@echo '  STATIC=1 as static as the packages allow  CROSS_COMPILE=aarch64-linux-gnu-'
+	@echo '  STATIC=1 as static as the packages allow  CROSS_COMPILE=aarch64-linux-gnu- SYSROOT=DIR'
