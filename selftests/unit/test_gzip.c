@@ -258,10 +258,13 @@ static void a_second_member_is_refused(void **state)
 	assert_int_equal(inflate_to(two, size, n), 0);
 }
 
-/* Header bytes that mean nothing to the contents (time, extra flags, system) are left out. */
-static void damage_is_refused(void **state)
+/*
+ * Header bytes that mean nothing to the contents (time, extra flags, system) are left
+ * out. A bit may be padding, or another distance to the same text: then nothing changed.
+ */
+static void damage_is_refused_or_changes_nothing(void **state)
 {
-	size_t n = 700, size;
+	size_t n = 700, size, refused = 0;
 	uint8_t *member;
 
 	(void)state;
@@ -271,9 +274,14 @@ static void damage_is_refused(void **state)
 		if (i >= 4 && i < 10)
 			continue;
 		member[i] ^= 0x55;
-		assert_int_equal(inflate_to(member, size, n), -EBADMSG);
+		memset(guarded(2, n), 0, n);
+		if (inflate_to(member, size, n) == 0)
+			assert_memory_equal(guarded(2, n), guarded(0, n), n);
+		else
+			refused++;
 		member[i] ^= 0x55;
 	}
+	assert_true(refused > size / 2);
 	assert_int_equal(inflate_to(member, size, n), 0);
 }
 
@@ -361,7 +369,7 @@ int main(void)
 		cmocka_unit_test(every_truncation_is_refused),
 		cmocka_unit_test(bytes_after_the_member_are_refused),
 		cmocka_unit_test(a_second_member_is_refused),
-		cmocka_unit_test(damage_is_refused),
+		cmocka_unit_test(damage_is_refused_or_changes_nothing),
 		cmocka_unit_test(the_header_may_carry_a_name),
 		cmocka_unit_test(reserved_flags_are_refused),
 		cmocka_unit_test(a_failure_leaves_the_state_usable),
