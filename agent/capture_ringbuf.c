@@ -4,9 +4,9 @@
  * its programs, merges the rings.
  *
  * Life cycle: open loads the programs and allocates every ring; attach and detach
- * come and go; close detaches what is left. A ring belongs to a CPU, or to several
- * when the memory does not stretch to a useful ring for each, and to those that are
- * not there at open (BPF ring buffers take several producers).
+ * come and go; close detaches what is left. There is a ring for each CPU at work,
+ * or fewer when the memory does not stretch to useful ones; CPU n writes to ring n
+ * modulo their number (a BPF ring buffer takes several producers).
  *
  * Threads: the reader thread owns the rings, the epoll and the heap; all else is
  * the loop thread's, but for the cookies, which `lock` guards. Between them and the
@@ -133,6 +133,7 @@ static int set_knobs(struct capture *c, const struct capture_config *config, siz
 
 	skel->rodata->snaplen = config->snaplen;
 	skel->rodata->wake_bytes = ring_size / 4;
+	skel->rodata->nrings = c->nrings;
 	skel->rodata->need_ports = config->need_ports;
 	skel->rodata->check_heartbeat = c->mode == HOOK_CLSACT;
 	if (config->need_ports) {
@@ -145,7 +146,7 @@ static int set_knobs(struct capture *c, const struct capture_config *config, siz
 			r = bpf_map__set_max_entries(skel->maps.fragments, 1);
 	}
 	if (!r)
-		r = bpf_map__set_max_entries(skel->maps.rings, c->cpus);
+		r = bpf_map__set_max_entries(skel->maps.rings, c->nrings);
 	return r ? err_sys(err, r, "cannot size the BPF maps") : 0;
 }
 
@@ -157,11 +158,15 @@ static int load(struct capture *c, struct err *err)
 	r = capture_tc__load(c->skel);
 	if (!r)
 		return 0;
-	if (r == -EPERM || r == -EACCES)
+	if (r == -EPERM)
 		return err_set(err, r,
-			       "the kernel does not let us load the capture programs (CAP_BPF, "
-			       "CAP_NET_ADMIN and CAP_PERFMON are needed): %s",
-			       complaint[0] ? complaint : "permission denied");
+			       "no right to load the capture programs (CAP_BPF, CAP_NET_ADMIN and "
+			       "CAP_PERFMON are needed): %s",
+			       complaint);
+	if (r == -EACCES)
+		return err_set(err, r, "the kernel refuses the capture programs%s: %s",
+			       strstr(complaint, "!root") ? " for want of CAP_PERFMON" : "",
+			       complaint);
 	return err_sys(err, r, "cannot load the capture programs: %s", complaint);
 }
 
@@ -211,7 +216,7 @@ static size_t plan_rings(struct capture *c, const struct capture_config *config)
 	long online = sysconf(_SC_NPROCESSORS_ONLN);
 	uint64_t share;
 
-	c->nrings = (unsigned int)MIN(MAX(online, 1), (long)c->cpus);
+	c->nrings = (unsigned int)MIN(MAX(online, 1), (long)MIN(c->cpus, RINGS_MAX));
 	while (c->nrings > 1 && config->ring_bytes / c->nrings < least)
 		c->nrings--;
 	share = MAX(config->ring_bytes / c->nrings, least);
@@ -220,10 +225,29 @@ static size_t plan_rings(struct capture *c, const struct capture_config *config)
 	return least;
 }
 
+/*
+ * All at once where the kernel can (5.14), for it waits out an RCU grace period after
+ * each call.
+ */
+static int publish_rings(struct capture *c, struct err *err)
+{
+	int map = bpf_map__fd(c->skel->maps.rings);
+	uint32_t keys[RINGS_MAX], n = c->nrings;
+	int fds[RINGS_MAX], r;
+
+	for (uint32_t i = 0; i < n; i++) {
+		keys[i] = i;
+		fds[i] = c->rings[i].fd;
+	}
+	r = bpf_map_update_batch(map, keys, fds, &n, NULL);
+	for (uint32_t i = 0; r && i < c->nrings; i++)
+		if (bpf_map_update_elem(map, &keys[i], &fds[i], BPF_ANY))
+			return err_sys(err, -errno, "cannot hand a ring to the capture programs");
+	return 0;
+}
+
 static int open_rings(struct capture *c, size_t size, struct err *err)
 {
-	int rings = bpf_map__fd(c->skel->maps.rings);
-
 	for (unsigned int i = 0; i < c->nrings; i++) {
 		struct epoll_event event = {.events = EPOLLIN | EPOLLET};
 		int fd =
@@ -239,14 +263,7 @@ static int open_rings(struct capture *c, size_t size, struct err *err)
 		if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &event))
 			return err_sys(err, -errno, "cannot watch a ring");
 	}
-	/* Online CPUs are numbered from 0 but for unplugged ones, whose rings others share. */
-	for (uint32_t cpu = 0; cpu < c->cpus; cpu++) {
-		int fd = c->rings[cpu % c->nrings].fd;
-
-		if (bpf_map_update_elem(rings, &cpu, &fd, BPF_ANY))
-			return err_sys(err, -errno, "cannot give CPU %u a ring", cpu);
-	}
-	return 0;
+	return publish_rings(c, err);
 }
 
 static struct capture *ringbuf_close(struct capture *c);
@@ -257,9 +274,8 @@ static int allocate(struct capture *c, struct err *err)
 	int cpus = libbpf_num_possible_cpus();
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
 
-	if (cpus < 1 || cpus > (int)RINGS_MAX)
-		return err_set(err, -E2BIG, "this machine may have %d CPUs; we handle 1 to %u",
-			       cpus, RINGS_MAX);
+	if (cpus < 1)
+		return err_sys(err, cpus, "cannot tell how many CPUs there may be");
 	c->cpus = (unsigned int)cpus;
 	c->per_cpu = calloc(c->cpus, sizeof(*c->per_cpu));
 	c->rings = calloc(c->cpus, sizeof(*c->rings));
@@ -455,7 +471,8 @@ static void ringbuf_beat(struct capture *c)
 
 static int ringbuf_own_socket(struct capture *c, int fd, struct err *err)
 {
-	abi_u64 *cookies = c->skel->bss->own.cookies;
+	struct own_state *own = &c->skel->bss->own;
+	abi_u64 *cookies = own->cookies;
 	uint64_t cookie;
 	socklen_t size = sizeof(cookie);
 
@@ -465,6 +482,7 @@ static int ringbuf_own_socket(struct capture *c, int fd, struct err *err)
 	if (cookies[0] != cookie) {
 		for (int i = OWN_COOKIES - 1; i > 0; i--)
 			__atomic_store_n(&cookies[i], cookies[i - 1], __ATOMIC_RELAXED);
+		__atomic_store_n(&own->generation, own->generation % 255 + 1, __ATOMIC_RELAXED);
 		__atomic_store_n(&cookies[0], cookie, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&c->lock);

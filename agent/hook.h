@@ -35,8 +35,9 @@ int hook_choose(enum hook_mode mode, struct err *err);
 
 /*
  * Attach the loaded program @prog_fd in @mode, never HOOK_AUTO. With clsact, what an
- * agent that has died left on the interface is removed first. -ENODEV: no such
- * interface. On failure *h is as hook_detach() leaves it.
+ * agent that has died left on the interface is removed first (telling so takes
+ * CAP_SYS_ADMIN; without it a leftover stays, inert, and its handle is taken).
+ * -ENODEV: no such interface. On failure *h is as hook_detach() leaves it.
  */
 int hook_attach(struct hook *h, enum hook_mode mode, int prog_fd, uint32_t ifindex,
 		enum direction direction, struct err *err);

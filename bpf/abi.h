@@ -59,7 +59,7 @@ enum direction { DIRECTION_INGRESS = 1, DIRECTION_EGRESS = 2 };
 #define SNAPLEN_MAX 262144u /* as libpcap's MAXIMUM_SNAPLEN */
 #define IFACE_SLOTS 1024u   /* interfaces captured at the same time */
 #define PORT_SETS   62u     /* distinct port lists of captureInterfacesPorts */
-#define RINGS_MAX   1024u   /* possible CPUs */
+#define RINGS_MAX   1024u   /* with more CPUs some share one */
 
 /*
  * Every port has a mask of the lists it is in. Bit 0 is capturePorts, bit 1
@@ -130,11 +130,18 @@ _Static_assert(sizeof(struct heartbeat) == 16, "heartbeat");
 #define OWN_FLOWS         1024u /* remembered at the same time */
 #define OWN_FILTER        1024u /* cells of the pre-check, a power of two */
 #define OWN_FLOW_GRACE_NS 120000000000ull
+#define OWN_GENERATIONS   100
 
 struct own_state {
 	abi_u64 cookies[OWN_COOKIES];
-	/* 1 where a flow with this hash of its ports was learned: asks less of own_flows. */
+	/*
+	 * The pre-check that asks less of own_flows: where a flow with this hash of its
+	 * ports was seen, the generation then, else 0. One that is OWN_GENERATIONS behind
+	 * does not count, so that years of reconnects do not fill it up.
+	 */
 	abi_u8 filter[OWN_FILTER];
+	abi_u8 generation; /* 1..255 and round again, the next with every socket */
+	abi_u8 pad[7];
 };
 
 /* Datagrams whose first fragment went by, map `fragments`. */

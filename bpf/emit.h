@@ -20,11 +20,13 @@
  * The constant must stay one on the path to the reservation, so the empty asm
  * keeps clang from computing it.
  */
-#define EMIT_CLASSES(X)                                                                         \
-	X(76)                                                                                   \
-	X(108) X(140) X(188) X(252) X(332) X(444) X(596) X(796) X(1060) X(1300) X(1524) X(2044) \
-		X(3068) X(4092) X(6140) X(9216) X(12284) X(16380) X(24572) X(32764) X(43688)    \
-			X(65556) X(98304) X(131072) X(196608) X(262144)
+#define EMIT_CLASSES(X)                                                                           \
+	X(76)                                                                                     \
+	X(108)                                                                                    \
+	X(140)                                                                                    \
+	X(188) X(252) X(332) X(444) X(596) X(796) X(1060) X(1300) X(1524) X(2044) X(3068) X(4092) \
+		X(6140) X(9216) X(12284) X(16380) X(24572) X(32764) X(43688) X(65556) X(98304)    \
+			X(131072) X(196608) X(262144)
 
 /* The size to reserve for @caplen bytes, 0 when there is none. */
 static __always_inline __u64 emit_size(__u64 caplen)
@@ -75,7 +77,7 @@ static __always_inline __u64 emit_flags(__u64 size)
 static __always_inline enum capture_counter emit(const struct ps_ctx *ctx, __u32 id, __u32 len,
 						 __be32 tag, enum direction direction)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
+	__u32 key = bpf_get_smp_processor_id() % nrings;
 	__u64 caplen = len > snaplen ? snaplen : len;
 	struct epb_trailer *trailer;
 	struct epb_header *header;
@@ -83,11 +85,15 @@ static __always_inline enum capture_counter emit(const struct ps_ctx *ctx, __u32
 	__u8 *packet;
 	void *ring;
 
-	ring = bpf_map_lookup_elem(&rings, &cpu);
+	ring = bpf_map_lookup_elem(&rings, &key);
 	if (!ring)
 		return CAPTURE_LOST_RING;
+	/*
+	 * The verifier of Linux 6.1 learns from a signed comparison, but not from
+	 * "== 0", that the length is at least 1; clang must not see that it is the same.
+	 */
 	asm volatile("" : "+r"(caplen));
-	if (!caplen)
+	if ((__s64)caplen < 1)
 		return CAPTURE_LOST_ERROR;
 	size = emit_size(caplen);
 	if (!size)

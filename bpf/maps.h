@@ -12,6 +12,7 @@
 const volatile __u32 snaplen = SNAPLEN_MAX;
 const volatile __u64 wake_bytes = 1 << 20; /* written to a ring between forced wake-ups */
 const volatile __u64 ignore_mask = 0;      /* PORT_IGNORE when some port is ignored */
+const volatile __u32 nrings = 1;
 const volatile bool need_ports = true;
 const volatile bool check_heartbeat = false; /* where a filter outlives the agent */
 
@@ -40,10 +41,10 @@ struct {
 	__type(value, struct capture_counts);
 } counters SEC(".maps");
 
-/* One slot per possible CPU; the inner map here only shows the type. */
+/* CPU n writes to ring n modulo nrings. The inner map here only shows the type. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, RINGS_MAX);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__array(
 		values, struct {

@@ -13,8 +13,24 @@
 static __always_inline volatile __u8 *own_cell(const struct parsed *p)
 {
 	__u32 sum = p->sport + p->dport;
+	__u32 hash = sum ^ (sum >> 10);
 
-	return &own.filter[(sum ^ (sum >> 10)) & (OWN_FILTER - 1)];
+	/* clang would mask before the xor, after which Linux 6.1 knows no bounds. */
+	asm volatile("" : "+r"(hash));
+	return &own.filter[hash & (OWN_FILTER - 1)];
+}
+
+static __always_inline __u8 own_generation(void)
+{
+	return *(const volatile __u8 *)&own.generation;
+}
+
+/* No: it is certainly not ours. */
+static __always_inline bool own_maybe(const struct parsed *p)
+{
+	__u8 cell = *own_cell(p);
+
+	return cell && (__u8)(own_generation() - cell) < OWN_GENERATIONS;
 }
 
 /* Is there a stream at all? */
@@ -59,7 +75,7 @@ static __always_inline void own_learn(const struct ps_ctx *ctx, const struct par
 		*known = value;
 	else
 		bpf_map_update_elem(&own_flows, &flow, &value, BPF_ANY);
-	*own_cell(p) = 1;
+	*own_cell(p) = own_generation();
 }
 
 static __always_inline bool own_known(const struct ps_ctx *ctx, const struct parsed *p)
@@ -69,7 +85,7 @@ static __always_inline bool own_known(const struct ps_ctx *ctx, const struct par
 	struct flow flow;
 	__u64 now;
 
-	if (p->proto != IPPROTO_TCP || !p->has_ports || !*own_cell(p) || !own_tcp(ctx, p, &flow))
+	if (!own_maybe(p) || !own_tcp(ctx, p, &flow))
 		return false;
 	known = bpf_map_lookup_elem(&own_flows, &flow);
 	if (!known)

@@ -215,8 +215,8 @@ static void over_a_veth(void **state)
 	assert_int_equal(ops->reset(e.capture, 0), 0);
 	check_streams(&e, "10.9.8.2");
 	env_close(&e);
-	stop(pid);
 	env_run("ip", "link", "del", "psa", NULL);
+	stop(pid);
 }
 
 int main(void)
