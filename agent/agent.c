@@ -193,6 +193,7 @@ static void on_netlink(struct agent *a)
 	struct err err;
 	int r = rtnl_read(a->rtnl, ifaces_link, a->ifaces, &err);
 
+	ifaces_settle(a->ifaces);
 	if (r == -ENOBUFS)
 		list_interfaces(a);
 	else if (r < 0)
@@ -332,9 +333,16 @@ static int start(struct agent *a, struct err *err)
 	int r;
 
 	a->ops->beat(a->capture);
-	list_interfaces(a);
+	/* Attaching to hundreds of interfaces takes seconds, in which rings must not fill. */
 	r = reader_start(a->reader, err);
-	if (r == 0 && a->uplink)
+	if (r < 0)
+		return r;
+	/*
+	 * The connection after the hooks: these learn which packets are its own from what
+	 * it sends, and must not see an answer first.
+	 */
+	list_interfaces(a);
+	if (a->uplink)
 		r = uplink_start(a->uplink, err);
 	if (r < 0)
 		return r;

@@ -5,6 +5,10 @@
  * new interface in the stream (new id), because the rules go by name.
  *
  * META goes into the queue before the hook is attached, so no DATA can precede it.
+ *
+ * To know that no program still counts for a detached interface takes the kernel some
+ * 20 ms, so those that go together (a node is drained, a namespace ends) wait for it
+ * together: detached at once, settled in ifaces_settle().
  */
 #include "iface.h"
 
@@ -29,6 +33,8 @@ struct ifaces {
 	uint64_t netns;
 	struct iface *v;
 	size_t n, cap;
+	struct iface going[IFACE_SLOTS]; /* detached, not settled; their slots are taken */
+	size_t n_going;
 	bool slots[IFACE_SLOTS];
 };
 
@@ -89,6 +95,10 @@ static int take_slot(struct ifaces *f, uint32_t *ret, struct err *err)
 		f->slots[i] = true;
 		return 0;
 	}
+	if (f->n_going) {
+		ifaces_settle(f);
+		return take_slot(f, ret, err);
+	}
 	return err_set(err, -ENOSPC, "%u interfaces are being captured already", IFACE_SLOTS);
 }
 
@@ -140,6 +150,8 @@ static int attach(struct ifaces *f, const struct rtnl_link *link, struct iface *
 	to.rule.id = info.id;
 	to.rule.slot = iface->slot;
 	to.rule.raw_ip = info.link_type == LINK_RAW;
+	/* Each of many takes the kernel some 30 ms, and a stale heart stops them all. */
+	c->ops->beat(c->capture);
 	c->ops->reset(c->capture, iface->slot);
 	r = tell(f, &info, err);
 	if (r == 0)
@@ -175,28 +187,41 @@ static void forget(struct ifaces *f, struct iface *iface)
 
 static void detach(struct ifaces *f, struct iface *iface, const char *why)
 {
+	if (!iface->failed) {
+		f->config.ops->detach(f->config.capture, iface->ifindex);
+		f->config.ops->beat(f->config.capture);
+		f->going[f->n_going++] = *iface;
+		log_info("interface \"%s\" (index %u) %s", iface->name, iface->ifindex, why);
+	}
+	forget(f, iface);
+}
+
+static void settle(struct ifaces *f, const struct iface *iface)
+{
 	struct stream_iface info = {.id = iface->id,
 				    .ifindex = iface->ifindex,
 				    .gone = true,
 				    .netns = f->netns,
-				    .link_type = 0,
+				    .link_type = book_link_type(f->config.book, iface->id),
 				    .snaplen = 1};
 	struct err err;
 
-	if (!iface->failed) {
-		f->config.ops->detach(f->config.capture, iface->ifindex);
-		f->config.ops->quiesce(f->config.capture);
-		count(f, iface);
-		info.link_type = book_link_type(f->config.book, iface->id);
-		snprintf(info.name, sizeof(info.name), "%s", iface->name);
-		book_gone(f->config.book, iface->id);
-		if (tell(f, &info, &err) < 0)
-			log_warn("the collector is not told that \"%s\" is gone: %s", iface->name,
-				 err.text);
-		f->slots[iface->slot] = false;
-		log_info("interface \"%s\" (index %u) %s", iface->name, iface->ifindex, why);
-	}
-	forget(f, iface);
+	count(f, iface);
+	snprintf(info.name, sizeof(info.name), "%s", iface->name);
+	book_gone(f->config.book, iface->id);
+	if (tell(f, &info, &err) < 0)
+		log_warn("the collector is not told that \"%s\" is gone: %s", iface->name,
+			 err.text);
+	f->slots[iface->slot] = false;
+}
+
+void ifaces_settle(struct ifaces *f)
+{
+	if (!f->n_going)
+		return;
+	f->config.ops->quiesce(f->config.capture);
+	while (f->n_going)
+		settle(f, &f->going[--f->n_going]);
 }
 
 static void add(struct ifaces *f, const struct rtnl_link *link)
@@ -258,6 +283,7 @@ void ifaces_list_end(struct ifaces *f)
 	for (size_t i = f->n; i-- > 0;)
 		if (!f->v[i].listed)
 			detach(f, &f->v[i], "is gone");
+	ifaces_settle(f);
 }
 
 void ifaces_count(struct ifaces *f)

@@ -30,6 +30,8 @@ struct ifaces *ifaces_free(struct ifaces *f);
 
 /* Something is new about a link. One that cannot be captured is logged and left. */
 void ifaces_link(void *ctx, const struct rtnl_link *link);
+/* After some of these: the last counts of what was detached go to book and collector. */
+void ifaces_settle(struct ifaces *f);
 
 /* Around a complete list: what was not in it is gone. */
 void ifaces_list_begin(struct ifaces *f);

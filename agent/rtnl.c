@@ -11,6 +11,7 @@
 #include "util.h"
 
 #define BUFFER_BYTES         32768
+#define READ_AT_ONCE         64
 #define MONITOR_BUFFER_BYTES (4 << 20) /* a node may get hundreds of pods at once */
 
 struct rtnl {
@@ -131,7 +132,7 @@ int rtnl_read(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err)
 {
 	struct call call = {fn, ctx};
 
-	for (;;) {
+	for (int i = 0; i < READ_AT_ONCE; i++) {
 		ssize_t n = mnl_socket_recvfrom(r->monitor, r->buffer, sizeof(r->buffer));
 
 		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -140,4 +141,5 @@ int rtnl_read(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err)
 			return err_sys(err, -errno, "cannot read changes of network interfaces");
 		mnl_cb_run(r->buffer, (size_t)n, 0, 0, on_message, &call);
 	}
+	return 0;
 }

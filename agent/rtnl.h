@@ -32,7 +32,8 @@ typedef void rtnl_link_fn(void *ctx, const struct rtnl_link *link);
 /* Call @fn for every interface there is. */
 int rtnl_list(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err);
 /*
- * Call @fn for the changes that wait. -ENOBUFS: the kernel had more to say than the
+ * Call @fn for some of the changes that wait: others have their turn meanwhile.
+ * -ENOBUFS: the kernel had more to say than the
  * socket could hold; list again.
  */
 int rtnl_read(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err);
