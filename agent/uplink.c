@@ -369,6 +369,9 @@ static int say_hello(struct uplink *u, struct err *err)
 
 	if (n < 0)
 		return err_set(err, (int)n, "out of memory");
+	if (n > STREAM_INTERFACES_MAX)
+		log_warn("%ld interfaces have packets under way, at most %u can be announced", n,
+			 STREAM_INTERFACES_MAX);
 	memcpy(hello.agent_id, u->config.agent_id, sizeof(hello.agent_id));
 	memcpy(hello.boot_id, u->config.boot_id, sizeof(hello.boot_id));
 	snprintf(hello.agent_name, sizeof(hello.agent_name), "%s", u->config.agent_name);

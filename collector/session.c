@@ -163,6 +163,11 @@ static void message_failed(struct session *s, nsec_t now, int r, const struct er
 	case -EAGAIN:
 		s->stuck = true;
 		s->retry_at = now + s->env->retry;
+		/* We do not read its PINGs now; it must not take us for dead. */
+		if (now - MAX(s->heard, s->pinged) >= s->env->heartbeat) {
+			s->pinged = now;
+			session_put_ping(s);
+		}
 		return;
 	case -ECANCELED:
 		session_stop(s, now);

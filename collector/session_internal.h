@@ -28,6 +28,7 @@ struct session {
 	nsec_t linger; /* when closing: how long at most */
 	nsec_t heard;  /* when bytes came last */
 	nsec_t retry_at;
+	nsec_t pinged; /* while stuck: when we last gave a sign of life */
 	bool spoke; /* a byte of it was seen */
 
 	/* The message that comes in. */
@@ -58,6 +59,7 @@ void session_put(struct session *s, uint8_t type, const struct buf *payload);
 void session_put_ack(struct session *s);
 void session_put_error(struct session *s, enum stream_error_code code, const char *text);
 void session_put_bye(struct session *s, enum stream_bye_reason reason);
+void session_put_ping(struct session *s);
 
 /* The stream is over for this session. */
 void session_leave(struct session *s, enum feed_state state);

@@ -62,6 +62,16 @@ void session_leave(struct session *s, enum feed_state state)
 	s->feed = NULL;
 }
 
+void session_put_ping(struct session *s)
+{
+	const struct stream_ping ping = {.sent_ns = clock_realtime()};
+	struct buf b = {};
+
+	stream_ping_encode(&b, &ping);
+	session_put(s, STREAM_PING, &b);
+	buf_free(&b);
+}
+
 static void put_welcome(struct session *s, uint64_t resume)
 {
 	const struct stream_welcome m = {

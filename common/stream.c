@@ -356,7 +356,7 @@ static const struct tlv_field gap_part_fields[] = {
 };
 
 /* An entry for each interface and direction. */
-#define PARTS_MAX (4u * STREAM_INTERFACES_MAX)
+#define PARTS_MAX (2u * STREAM_INTERFACES_MAX)
 
 static int check_direction(uint8_t direction, struct err *err)
 {

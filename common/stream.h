@@ -26,10 +26,10 @@
 
 /* Bounds, checked before anything is allocated. */
 #define STREAM_PAYLOAD_MAX    (4u << 20) /* DATA; control messages: */
-#define STREAM_CONTROL_MAX    (256u << 10)
+#define STREAM_CONTROL_MAX    (1u << 20)
 #define STREAM_RAW_MAX        (4u << 20) /* a DATA body, inflated */
 #define STREAM_PACKETS_MAX    65536u     /* in a DATA message */
-#define STREAM_INTERFACES_MAX 1024u      /* alive at a time, per stream */
+#define STREAM_INTERFACES_MAX 4096u      /* alive at a time, or in a HELLO */
 #define STREAM_NAME_MAX       64         /* agent and interface names, versions */
 #define STREAM_TEXT_MAX       256        /* an ERROR's sentence */
 

@@ -314,19 +314,19 @@ static void names_are_bounded_and_printable(void **state)
 
 static void arrays_are_bounded(void **state)
 {
-	struct stream_gap_part *gaps = calloc(4097, sizeof(*gaps));
-	struct stream_stats_part *stats = calloc(4097, sizeof(*stats));
+	struct stream_gap_part *gaps = calloc(8193, sizeof(*gaps));
+	struct stream_stats_part *stats = calloc(8193, sizeof(*stats));
 	struct stream_iface *ifaces = calloc(STREAM_INTERFACES_MAX + 1, sizeof(*ifaces));
 
 	(void)state;
-	for (size_t i = 0; i < 4097; i++)
+	for (size_t i = 0; i < 8193; i++)
 		gaps[i].direction = stats[i].direction = 1;
 	for (size_t i = 0; i <= STREAM_INTERFACES_MAX; i++)
 		ifaces[i] = sample_ifaces[0];
 	for (size_t more = 0; more < 2; more++) {
 		struct stream_gap gap = {
-			.first_seq = 1, .last_seq = 1, .parts = gaps, .n_parts = 4096 + more};
-		struct stream_stats stat = {.parts = stats, .n_parts = 4096 + more};
+			.first_seq = 1, .last_seq = 1, .parts = gaps, .n_parts = 8192 + more};
+		struct stream_stats stat = {.parts = stats, .n_parts = 8192 + more};
 		struct stream_hello hello = sample_hello;
 
 		hello.ifaces = ifaces;
