@@ -60,15 +60,14 @@ static void open_mode(struct env *e, enum hook_mode mode)
 	env_open(e, &config);
 }
 
-/* HOOK_TCX where the kernel has it, HOOK_CLSACT in the second half of a test's runs. */
-static bool have_mode(enum hook_mode mode)
+static void skip_without(enum hook_mode mode)
 {
 	struct err err;
 
 	if (hook_choose(mode, &err) >= 0)
-		return true;
-	print_message("# skipped for TCX: %s\n", err.text);
-	return false;
+		return;
+	print_message("# skipped: %s\n", err.text);
+	skip();
 }
 
 static int packet_socket(const char *name, bool vnet_hdr)
@@ -117,42 +116,40 @@ static void check_both(struct env *e, const uint8_t *data, size_t len)
 
 static void packets_of_every_size_are_whole_on_both_ends(void **state)
 {
+	enum hook_mode mode = *(const enum hook_mode *)*state;
 	static const size_t sizes[] = {14,   15,   16,    17,    60,    72,    76,    1514, 1518,
 				       4096, 9014, 16384, 32768, 43000, 65000, 65535, 65549};
 	static uint8_t data[70000];
 
-	(void)state;
 	ENV_SKIP();
+	skip_without(mode);
 	for (size_t i = 12; i < sizeof(data); i++)
 		data[i] = (uint8_t)(i * 31 + i / 251);
 	data[12] = 0x88;
 	data[13] = 0xb5;
-	for (enum hook_mode mode = HOOK_TCX; mode <= HOOK_CLSACT; mode++) {
-		struct env e;
+	struct env e;
 
-		if (!have_mode(mode))
-			continue;
-		open_mode(&e, mode);
-		env_attach(&e, A, &rule_a);
-		env_attach(&e, B, &rule_b);
-		for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
-			send_on(A, data, sizes[i]);
-			check_both(&e, data, sizes[i]);
-		}
-		env_close(&e);
+	open_mode(&e, mode);
+	env_attach(&e, A, &rule_a);
+	env_attach(&e, B, &rule_b);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		send_on(A, data, sizes[i]);
+		check_both(&e, data, sizes[i]);
 	}
+	env_close(&e);
 }
 
 /* The kernel moves the outer tag into the metadata before the ingress hook. */
 static void tags_are_put_back_in_their_place(void **state)
 {
+	enum hook_mode mode = *(const enum hook_mode *)*state;
 	struct capture_config cut = {.ring_bytes = 1 << 20};
 	uint8_t packet[6][SHAPE_MAX];
 	size_t len[6];
 	struct env e;
 
-	(void)state;
 	ENV_SKIP();
+	skip_without(mode);
 	for (unsigned int i = 0; i < 6; i++) {
 		struct shape s;
 
@@ -162,20 +159,17 @@ static void tags_are_put_back_in_their_place(void **state)
 		shape_tag(&s, i ? 0x6fff : 0, 0x800);
 		shape_ipv4(&s, 17, 0, 0, 1);
 		shape_ports(&s);
-		memcpy(packet[i], s.data, len[i] = s.len);
+		len[i] = s.len;
+		memcpy(packet[i], s.data, s.len);
 	}
-	for (enum hook_mode mode = HOOK_TCX; mode <= HOOK_CLSACT; mode++) {
-		if (!have_mode(mode))
-			continue;
-		open_mode(&e, mode);
-		env_attach(&e, A, &rule_a);
-		env_attach(&e, B, &rule_b);
-		for (int i = 0; i < 6; i++) {
-			send_on(A, packet[i], len[i]);
-			check_both(&e, packet[i], len[i]);
-		}
-		env_close(&e);
+	open_mode(&e, mode);
+	env_attach(&e, A, &rule_a);
+	env_attach(&e, B, &rule_b);
+	for (int i = 0; i < 6; i++) {
+		send_on(A, packet[i], len[i]);
+		check_both(&e, packet[i], len[i]);
 	}
+	env_close(&e);
 	for (cut.snaplen = 10; cut.snaplen < 22; cut.snaplen++) {
 		env_open(&e, &cut);
 		env_attach(&e, B, &rule_b);
@@ -228,6 +222,7 @@ static void a_tag_in_the_metadata_at_egress_is_put_back(void **state)
 
 static void a_gso_super_packet_is_kept_whole(void **state)
 {
+	enum hook_mode mode = *(const enum hook_mode *)*state;
 	static struct {
 		struct virtio_net_hdr vnet;
 		uint8_t data[60054];
@@ -235,8 +230,8 @@ static void a_gso_super_packet_is_kept_whole(void **state)
 	struct shape s;
 	struct env e;
 
-	(void)state;
 	ENV_SKIP();
+	skip_without(mode);
 	shape_ethernet(&s, 0x800);
 	shape_ipv4(&s, 6, 0, 0x4000, 1);
 	s.data[16] = (sizeof(p.data) - 14) >> 8;
@@ -252,18 +247,15 @@ static void a_gso_super_packet_is_kept_whole(void **state)
 		.csum_start = 34,
 		.csum_offset = 16,
 	};
-	for (enum hook_mode mode = HOOK_TCX; mode <= HOOK_CLSACT; mode++) {
-		_cleanup_close_ int fd = packet_socket(A, true);
+	_cleanup_close_ int fd = packet_socket(A, true);
 
-		if (!have_mode(mode))
-			continue;
-		open_mode(&e, mode);
-		env_attach(&e, A, &rule_a);
-		env_attach(&e, B, &rule_b);
-		assert_int_equal(send(fd, &p, sizeof(p), 0), sizeof(p));
-		check_both(&e, p.data, sizeof(p.data));
-		env_close(&e);
-	}
+	open_mode(&e, mode);
+	env_attach(&e, A, &rule_a);
+	env_attach(&e, B, &rule_b);
+	assert_int_equal(send(fd, &p, sizeof(p), 0), sizeof(p));
+	close(fd);
+	check_both(&e, p.data, sizeof(p.data));
+	env_close(&e);
 }
 
 static void headers_cut_short_pass_on_a_real_interface(void **state)
@@ -328,31 +320,27 @@ static bool qdisc_there(const char *name)
 
 static void two_agents_live_side_by_side(void **state)
 {
+	enum hook_mode mode = *(const enum hook_mode *)*state;
 	uint8_t data[100] = {[12] = 0x88, 0xb5};
+	struct env first, second;
 
-	(void)state;
 	ENV_SKIP();
-	for (enum hook_mode mode = HOOK_TCX; mode <= HOOK_CLSACT; mode++) {
-		struct env first, second;
-
-		if (!have_mode(mode))
-			continue;
-		open_mode(&first, mode);
-		env_attach(&first, B, &rule_b);
-		open_mode(&second, mode);
-		env_attach(&second, B, &rule_b);
-		send_on(A, data, sizeof(data));
-		env_expect(&first, 1);
-		env_expect(&second, 1);
-		if (mode == HOOK_CLSACT) {
-			assert_true(filter_there(B, DIRECTION_INGRESS, 1));
-			assert_true(filter_there(B, DIRECTION_INGRESS, 2));
-		}
-		env_close(&first);
-		send_on(A, data, sizeof(data));
-		env_expect(&second, 1);
-		env_close(&second);
+	skip_without(mode);
+	open_mode(&first, mode);
+	env_attach(&first, B, &rule_b);
+	open_mode(&second, mode);
+	env_attach(&second, B, &rule_b);
+	send_on(A, data, sizeof(data));
+	env_expect(&first, 1);
+	env_expect(&second, 1);
+	if (mode == HOOK_CLSACT) {
+		assert_true(filter_there(B, DIRECTION_INGRESS, 1));
+		assert_true(filter_there(B, DIRECTION_INGRESS, 2));
 	}
+	env_close(&first);
+	send_on(A, data, sizeof(data));
+	env_expect(&second, 1);
+	env_close(&second);
 }
 
 static void nothing_stays_after_detach(void **state)
@@ -443,53 +431,57 @@ static void what_a_killed_agent_left_is_removed(void **state)
 	assert_false(filter_there(A, DIRECTION_EGRESS, 2));
 	env_close(&e);
 	assert_false(filter_there(A, DIRECTION_INGRESS, 1));
-	if (have_mode(HOOK_TCX))
-		kill_an_agent(HOOK_TCX);
 }
 
 static void an_interface_that_is_gone_is_an_error_only_to_attach(void **state)
 {
+	enum hook_mode mode = *(const enum hook_mode *)*state;
 	struct capture_iface iface = {.ifindex = 9999, .name = "gone", .rule = rule_a};
 	struct err err = {};
+	struct env e;
 
-	(void)state;
 	ENV_SKIP();
-	for (enum hook_mode mode = HOOK_TCX; mode <= HOOK_CLSACT; mode++) {
-		struct env e;
-
-		if (!have_mode(mode))
-			continue;
-		open_mode(&e, mode);
-		assert_int_equal(capture_ringbuf.attach(e.capture, &iface, &err), -ENODEV);
-		assert_non_null(strstr(err.text, "gone"));
-		env_run("ip", "link", "add", "psc", "type", "veth", "peer", "name", "psd", NULL);
-		iface.rule.slot = IFACE_SLOTS;
-		iface.ifindex = if_nametoindex("psc");
-		assert_int_equal(capture_ringbuf.attach(e.capture, &iface, &err), -ENOSPC);
-		iface.rule.slot = 3;
-		assert_int_equal(capture_ringbuf.attach(e.capture, &iface, &err), 0);
-		env_run("ip", "link", "del", "psc", NULL);
-		capture_ringbuf.detach(e.capture, iface.ifindex);
-		env_close(&e);
-		iface.ifindex = 9999;
-	}
+	skip_without(mode);
+	open_mode(&e, mode);
+	assert_int_equal(capture_ringbuf.attach(e.capture, &iface, &err), -ENODEV);
+	assert_non_null(strstr(err.text, "gone"));
+	env_run("ip", "link", "add", "psc", "type", "veth", "peer", "name", "psd", NULL);
+	iface.rule.slot = IFACE_SLOTS;
+	iface.ifindex = if_nametoindex("psc");
+	assert_int_equal(capture_ringbuf.attach(e.capture, &iface, &err), -ENOSPC);
+	iface.rule.slot = 3;
+	assert_int_equal(capture_ringbuf.attach(e.capture, &iface, &err), 0);
+	env_run("ip", "link", "del", "psc", NULL);
+	capture_ringbuf.detach(e.capture, iface.ifindex);
+	env_close(&e);
 }
 
+static enum hook_mode tcx = HOOK_TCX, clsact = HOOK_CLSACT;
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST_IN(mode, f)                                \
+	{                                               \
+#f "_" #mode, f, setup, teardown, &mode \
+	}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(packets_of_every_size_are_whole_on_both_ends),
-		TEST(tags_are_put_back_in_their_place),
+		TEST_IN(tcx, packets_of_every_size_are_whole_on_both_ends),
+		TEST_IN(clsact, packets_of_every_size_are_whole_on_both_ends),
+		TEST_IN(tcx, tags_are_put_back_in_their_place),
+		TEST_IN(clsact, tags_are_put_back_in_their_place),
 		TEST(a_tag_in_the_metadata_at_egress_is_put_back),
-		TEST(a_gso_super_packet_is_kept_whole),
+		TEST_IN(tcx, a_gso_super_packet_is_kept_whole),
+		TEST_IN(clsact, a_gso_super_packet_is_kept_whole),
 		TEST(headers_cut_short_pass_on_a_real_interface),
-		TEST(two_agents_live_side_by_side),
+		TEST_IN(tcx, two_agents_live_side_by_side),
+		TEST_IN(clsact, two_agents_live_side_by_side),
 		TEST(nothing_stays_after_detach),
 		TEST(another_ones_qdisc_and_filters_stay),
 		TEST(what_a_killed_agent_left_is_removed),
-		TEST(an_interface_that_is_gone_is_an_error_only_to_attach),
+		TEST_IN(tcx, an_interface_that_is_gone_is_an_error_only_to_attach),
+		TEST_IN(clsact, an_interface_that_is_gone_is_an_error_only_to_attach),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
