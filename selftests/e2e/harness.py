@@ -198,6 +198,16 @@ class Lab:
         self.quiet(ns, dev)
         self.quiet(peer_ns, peer)
 
+    def mac(self, ns, dev):
+        return json.loads(run("ip", "-n", ns, "-j", "link", "show", dev).stdout)[0]["address"]
+
+    def address(self, one, two):
+        """Let the two (namespace, device, IPv4 address) of a subnet talk, without ARP."""
+        for (ns, dev, ip), (to_ns, to_dev, to_ip) in ((one, two), (two, one)):
+            run("ip", "-n", ns, "addr", "add", f"{ip}/24", "dev", dev)
+            run("ip", "-n", ns, "neigh", "replace", to_ip, "lladdr", self.mac(to_ns, to_dev),
+                "dev", dev, "nud", "permanent")
+
     def quiet(self, ns, dev):
         run("ip", "-n", ns, "link", "set", dev, "arp", "off", "multicast", "off", "up")
 
@@ -220,8 +230,8 @@ class Lab:
                 f"  cafile: {pki}/ca.crt\n")
 
     def collector(self, extra="", tls=None, port=8081, name="collector", output=None, ns=None,
-                  **kw):
-        text = (f"input:\n  address: 127.0.0.1\n  port: {port}\n"
+                  host="127.0.0.1", **kw):
+        text = (f"input:\n  address: {host}\n  port: {port}\n"
                 f"output:\n  file:\n    path: {output or self.path('dump.pcap')}\n"
                 f"{self.tls('collector') if tls is None else tls}{extra}")
         return self.start(name, COLLECTOR, text, ns or self.rx, **kw).ready()
