@@ -39,7 +39,9 @@ endif
 
 # What the machine has.
 has = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo y)
-HAVE_ISAL ?= $(call has,libisal)
+# ISA-L's code for arm64 reads past the end of its input, and may inflate to wrong bytes
+# (its issue 316); ours finds the former.
+HAVE_ISAL ?= $(if $(filter x86,$(ARCH)),$(call has,libisal))
 
 ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))))
 
@@ -176,6 +178,7 @@ help:
 	@echo '  check     tests that need no rights'
 	@echo '  test      all tests, in network namespaces of their own (root)'
 	@echo '  selftest  all tests under other kernels, in virtual machines (KERNELS="6.1 6.12")'
+	@echo '  cross     build for arm64, run the tests that need no rights in emulation'
 	@echo '  bench     figures, beside tcpdump and dumpcap (root)'
 	@echo '  fuzz      every fuzzer for FUZZ_SECONDS (60)'
 	@echo '  lint      style and static checks'

@@ -15,7 +15,7 @@ lint="git clang-format mandoc shellcheck python3"
 lint_optional="cppcheck"
 # udev and busybox-static are for the guest's early start, kmod for its modules.
 guest="qemu-system-x86 busybox-static kmod udev virtme-ng iproute2"
-cross="gcc-aarch64-linux-gnu"
+cross="gcc-aarch64-linux-gnu qemu-user"
 
 installed() {
 	dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed
