@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <bpf/libbpf.h>
 #include <getopt.h>
+#include <gnutls/gnutls.h>
 #include <stdio.h>
 
 #include "agent.h"
@@ -14,17 +16,17 @@ static const char usage[] =
 	"\n"
 	"Captures packets in the kernel and streams them to ps-collector.\n"
 	"\n"
-	"  --config FILE  the configuration, see ps-agent.yaml(5)\n"
-	"  --check        read the configuration, try what a run needs, attach nothing\n"
-	"  --debug        log more\n"
-	"  --version      print the version\n"
-	"  --help         print this\n";
+	"  -c, --config FILE  the configuration, see ps-agent.yaml(5)\n"
+	"  --check            read the configuration, try what a run needs, attach nothing\n"
+	"  --debug            log more\n"
+	"  --version          print the versions of the program and of its libraries\n"
+	"  --help             print this\n";
 
 int main(int argc, char **argv)
 {
-	enum { OPT_CONFIG = 256, OPT_CHECK, OPT_DEBUG, OPT_VERSION, OPT_HELP };
+	enum { OPT_CHECK = 256, OPT_DEBUG, OPT_VERSION, OPT_HELP };
 	static const struct option options[] = {
-		{"config", required_argument, NULL, OPT_CONFIG},
+		{"config", required_argument, NULL, 'c'},
 		{"check", no_argument, NULL, OPT_CHECK},
 		{"debug", no_argument, NULL, OPT_DEBUG},
 		{"version", no_argument, NULL, OPT_VERSION},
@@ -37,9 +39,9 @@ int main(int argc, char **argv)
 	struct err err = {};
 	int opt, r;
 
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
 		switch (opt) {
-		case OPT_CONFIG:
+		case 'c':
 			path = optarg;
 			break;
 		case OPT_CHECK:
@@ -49,7 +51,8 @@ int main(int argc, char **argv)
 			log_set_level(LOG_LEVEL_DEBUG);
 			break;
 		case OPT_VERSION:
-			printf("ps-agent %s (%s)\n", PS_VERSION, gzip_library());
+			printf("ps-agent %s (libbpf %s, GnuTLS %s, %s)\n", PS_VERSION,
+			       libbpf_version_string(), gnutls_check_version(NULL), gzip_library());
 			return EXIT_OK;
 		case OPT_HELP:
 			fputs(usage, stdout);
@@ -64,7 +67,7 @@ int main(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	if (config_load(path, &config, stderr) < 0)
-		return EXIT_USAGE;
+		return check ? EXIT_RUNTIME : EXIT_USAGE;
 	if (check) {
 		r = agent_check(config);
 		config_free(config);
