@@ -11,91 +11,17 @@ import re
 import signal
 import socket
 import statistics
-import struct
 import subprocess
 import threading
 import time
 
 import harness
 import pcap
+from checks import (AFTER_HOOK, AFTER_RING, SIZE, check_complete, check_once_each, check_same,
+                    check_sums, numbers, records, traffic, wait_records)
 
 GUEST = bool(os.environ.get("PS_GUEST"))
 PLAIN = "tls:\n  enable: false\n"
-AFTER_HOOK = ("ruled_out", "expression_out", "sampled_out", "captured", "lost_ring", "lost_error")
-AFTER_RING = ("committed", "in_flight", "lost_queue", "lost_spool", "lost_output")
-SIZE = 200  # of a packet of blast's, unless said otherwise
-
-
-def numbers(*paths, size=SIZE):
-    """The numbers that blast put into its packets, in the order of the files."""
-    out = []
-    for path in paths:
-        with open(path, "rb") as f:
-            raw = f.read()
-        assert len(raw) >= 24 and (len(raw) - 24) % (16 + size) == 0, f"{path} is torn"
-        for caplen, length, number in struct.iter_unpack(f"<8xII42xQ{size - 50}x", raw[24:]):
-            assert caplen == length == size
-            out.append(number)
-    return out
-
-
-def check_once_each(got, count):
-    """Nothing missing, nothing twice, in order."""
-    if got != list(range(count)):
-        found = set(got)
-        raise AssertionError(f"{count - len(found & set(range(count)))} of {count} missing, "
-                             f"{len(got) - len(found)} twice, order {got == sorted(got)}")
-
-
-def check_sums(*daemons):
-    """DESIGN, section 6, in packets and bytes."""
-    for d in daemons:
-        assert d.ledgers(), f"{d.name} has no ledger"
-        for x in d.ledgers():
-            for unit in ("", "_bytes"):
-                assert x["seen" + unit] == sum(x[c + unit] for c in AFTER_HOOK), (d.name, x)
-                assert x["captured" + unit] == sum(x[c + unit] for c in AFTER_RING), (d.name, x)
-        assert "add up" not in d.text()
-
-
-def check_same(agent, collector):
-    """Both sides say the same of every interface and direction."""
-    counters = [c + unit for c in ("seen",) + AFTER_HOOK + AFTER_RING for unit in ("", "_bytes")]
-
-    def of(daemon):
-        return {(x["epoch"], x["interface"], x["direction"]): [x[c] for c in counters]
-                for x in daemon.ledgers() if x["agent"] == agent.name}
-    assert of(agent) == of(collector), f"\n{of(agent)}\n{of(collector)}"
-
-
-def check_complete(*daemons):
-    check_sums(*daemons)
-    for d in daemons:
-        assert {x["verdict"] for x in d.ledgers()} == {"complete"}, d.ledgers()
-
-
-@contextlib.contextmanager
-def traffic(lab, count, pps):
-    """Packets all the while; at the end all were sent."""
-    with subprocess.Popen(["ip", "netns", "exec", lab.tx, harness.BLAST, "ps0", str(count),
-                           str(SIZE), str(pps)], stdout=subprocess.PIPE) as blast:
-        try:
-            yield blast
-            assert int(blast.communicate(timeout=60 * harness.PATIENCE)[0].split()[0]) == count
-        finally:
-            blast.kill()
-
-
-def records(path, size=SIZE):
-    with contextlib.suppress(FileNotFoundError):
-        return max(0, (os.path.getsize(path) - 24) // (16 + size))
-    return 0
-
-
-def wait_records(path, count, seconds=20, size=SIZE):
-    harness.wait_until(f"{count} packets in {path}", lambda: records(path, size) >= count, seconds)
-
-
 def sha256(path):
     with open(path, "rb") as f:
         return hashlib.sha256(f.read()).hexdigest()

@@ -1,0 +1,346 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What strangers send hurts nobody but themselves. In every test a good agent streams all
+the while, and at the end its packets are all there and the collector is alive and small."""
+import contextlib
+import os
+import random
+import socket
+import struct
+import threading
+import time
+import zlib
+
+import harness
+import pcap
+import psstream as ps
+from checks import check_complete, check_same, numbers, traffic
+
+PLAIN = "tls:\n  enable: false\n"
+GUEST = bool(os.environ.get("PS_GUEST"))
+STREAMS = 1500 if GUEST else 10000
+MAX_SESSIONS = 64
+MAX_PAYLOAD = MAX_RAW = 4 << 20
+SIZE = 200
+with open(harness.COLLECTOR, "rb") as f:
+    SANITIZED = b"__asan_init" in f.read()
+
+
+def memory(daemon):
+    """The most that the daemon ever had, in MiB."""
+    with open(f"/proc/{daemon.pid}/status") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmHWM:")) / 1024
+
+
+@contextlib.contextmanager
+def good_agent(lab, mib=64, count=6000, pps=3000, extra=""):
+    """An agent with traffic beside what the test does; @mib: what the collector may take."""
+    collector = lab.collector(f"maxSessions: {MAX_SESSIONS}\n{extra}", tls=PLAIN)
+    agent = lab.agent("ringSize: 8MB\n", tls=PLAIN)
+    agent.wait_for("connected to the collector")
+    with traffic(lab, count, pps):
+        yield collector
+    assert collector.proc.poll() is None, collector.text()[-2000:]
+    assert agent.stop() == 0
+    most = memory(collector)
+    assert collector.stop() == 0
+    ours = [x for x in collector.ledgers() if x["agent"] == "agent"]
+    assert ours and {x["verdict"] for x in ours} == {"complete"}
+    check_complete(agent)
+    check_same(agent, collector)
+    good = [struct.unpack("<Q", p.data[42:50])[0] for p in pcap.read(lab.path("dump.pcap")).packets
+            if len(p.data) == SIZE and p.data[26:34] == bytes([192, 0, 2, 1, 192, 0, 2, 2])]
+    assert good == list(range(count)), f"{len(good)} of {count} packets"
+    print(f"# the collector took {most:.0f} MiB at most")
+    assert SANITIZED or most < mib, f"{most} MiB"
+
+
+def connect(lab):
+    s = harness.make_socket(lab.rx, socket.AF_INET, socket.SOCK_STREAM)
+    s.settimeout(30 * harness.PATIENCE)
+    s.connect(("127.0.0.1", 8081))
+    return s
+
+
+def answer(s):
+    """Everything until the collector closes."""
+    out = b""
+    with contextlib.suppress(ConnectionResetError):
+        while True:
+            data = s.recv(65536)
+            if not data:
+                break
+            out += data
+    return out
+
+
+def talk(lab, stream):
+    """Send the stream, hang up, and return the answer in messages."""
+    with connect(lab) as s:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            s.sendall(stream)
+            s.shutdown(socket.SHUT_WR)
+        raw = answer(s)
+    messages = ps.parse(raw)
+    assert sum(ps.HEADER + len(p) for _, p in messages) == len(raw), "an answer is torn"
+    assert all(k in (ps.WELCOME, ps.ERROR, ps.ACK, ps.PONG, ps.BYE) for k, _ in messages)
+    return messages
+
+
+def refusal(messages):
+    """The sentence of the ERROR at the end."""
+    assert messages and messages[-1][0] == ps.ERROR, [k for k, _ in messages]
+    return ps.fields(messages[-1][1])[3].decode()
+
+
+# Streams that begin well, and what may become of them.
+
+def guest_packet(rng):
+    return b"GUEST" + rng.randbytes(rng.randrange(0, 120))
+
+
+def guest_blocks(rng, n=5):
+    packets = [guest_packet(rng) for _ in range(n)]
+    return [ps.block(1, p) for p in packets], sum(map(len, packets))
+
+
+def guest_messages(rng, blocks=None):
+    """All types of messages; packets are of a link type that goes to a file of its own."""
+    iface = ps.interface(1, b"guest0", ps.LINK_RAW)
+    blocks, size = blocks or guest_blocks(rng)
+    more, more_size = guest_blocks(rng, 2)
+    parts = [(1, 1, [(c, 7, 700) for c in range(11)])]
+    return [ps.hello(rng.randbytes(16), epoch=rng.randrange(1 << 60), interfaces=[iface]),
+            ps.meta(1, 2, b"guest1", ps.LINK_RAW),
+            ps.data(2, b"".join(blocks), len(blocks), size), ps.ping(), ps.stats(3, parts),
+            ps.gap(4, 6, [(1, 1, 3, 300)]), ps.data(7, b"".join(more), len(more), more_size),
+            ps.bye(7)]
+
+
+def damage(rng, data, times):
+    out = bytearray(data)
+    for _ in range(times):
+        if not out:
+            break
+        at = rng.randrange(len(out))
+        kind = rng.randrange(5)
+        if kind == 0:
+            out[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            out[at] = rng.choice((0, 1, 0x7f, 0x80, 0xff))
+        elif kind == 2:
+            del out[at:at + rng.randrange(1, 9)]
+        elif kind == 3:
+            out[at:at] = rng.randbytes(rng.randrange(1, 9))
+        else:
+            word = rng.choice((0, 1, 0xff, 0x7fffffff, 0xffffffff, rng.randrange(1 << 32)))
+            out[at:at + 4] = struct.pack("<I", word)
+    return bytes(out)
+
+
+def resealed(rng, raw):
+    """A message whose payload or header was changed, with checksums that fit."""
+    head, payload = bytearray(raw[:ps.HEADER]), raw[ps.HEADER:]
+    if rng.random() < 0.7:
+        payload = damage(rng, payload, rng.randrange(1, 4))
+        head[8:12] = struct.pack("<I", len(payload))
+        head[24:28] = struct.pack("<I", zlib.crc32(payload))
+    else:
+        head = bytearray(damage(rng, head, 1)[:28].ljust(28, b"\0"))
+    return bytes(head[:28]) + struct.pack("<I", zlib.crc32(bytes(head[:28]))) + payload
+
+
+def other_blocks(rng):
+    blocks, size = guest_blocks(rng)
+    at = rng.randrange(len(blocks))
+    blocks[at] = damage(rng, blocks[at], rng.randrange(1, 3))
+    return blocks, size
+
+
+def hostile_stream(rng):
+    kind = rng.randrange(8)
+    if kind == 0:
+        return rng.randbytes(rng.randrange(0, 2000))
+    if kind == 1:
+        return b"PS\x01" + rng.randbytes(rng.randrange(0, 200))
+    messages = guest_messages(rng, other_blocks(rng) if kind == 2 else None)
+    if kind == 3:
+        stream = b"".join(messages)
+        return stream[:rng.randrange(len(stream))]
+    if kind == 4:
+        return damage(rng, b"".join(messages), rng.randrange(1, 6))
+    if kind in (5, 6):
+        for _ in range(rng.randrange(1, 3)):
+            at = rng.randrange(len(messages))
+            messages[at] = resealed(rng, messages[at])
+    elif kind == 7:
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(len(messages))
+            messages.insert(rng.randrange(len(messages)), rng.choice((
+                messages[at], messages.pop(at), rng.choice(guest_messages(rng)))))
+    return b"".join(messages)
+
+
+def a_stranger_that_keeps_to_the_rules_is_served(lab):
+    """Otherwise the streams below would prove nothing."""
+    rng = random.Random(1)
+    with good_agent(lab):
+        messages = guest_messages(rng)
+        got = talk(lab, b"".join(messages))
+        assert [k for k, _ in got if k != ps.ACK] == [ps.WELCOME, ps.PONG, ps.BYE], got
+        # One byte at a time is a way to keep to them too.
+        with connect(lab) as s:
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for byte in b"".join(guest_messages(rng)):
+                s.send(bytes([byte]))
+            s.shutdown(socket.SHUT_WR)
+            assert [k for k, _ in ps.parse(answer(s)) if k != ps.ACK] == \
+                [ps.WELCOME, ps.PONG, ps.BYE]
+    guests = pcap.read(lab.path("dump.raw.pcap"))
+    assert guests.link_type == ps.LINK_RAW and len(guests.packets) == 14
+    assert all(p.data.startswith(b"GUEST") for p in guests.packets)
+
+
+def random_and_mutated_streams_are_survived(lab):
+    done, wrong = [], []
+
+    def work(seed, n):
+        rng = random.Random(seed)
+        try:
+            for _ in range(n):
+                done.append([k for k, _ in talk(lab, hostile_stream(rng))])
+        except Exception as e:
+            wrong.append(e)
+
+    with good_agent(lab, mib=96, count=30000) as collector:
+        workers = [threading.Thread(target=work, args=(seed, STREAMS // 4)) for seed in range(4)]
+        for w in workers:
+            w.start()
+        for w in workers:
+            w.join()
+        assert collector.proc.poll() is None, collector.text()[-3000:]
+    assert not wrong, wrong
+    welcome = sum(ps.WELCOME in kinds for kinds in done)
+    refused = sum(ps.ERROR in kinds for kinds in done)
+    print(f"# {len(done)} streams: {welcome} were let in, {refused} refused")
+    assert len(done) == STREAMS // 4 * 4 and min(welcome, refused) > STREAMS // 8
+    for name in os.listdir(lab.dir):
+        if name.endswith(".pcap"):
+            pcap.read(lab.path(name))
+
+
+def bombs_and_lengths_that_lie_are_refused(lab):
+    rng = random.Random(2)
+    start = guest_messages(rng)[0]
+    raw = b"".join(guest_blocks(rng)[0])
+    zeros = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(zeros.compress(bytes(1 << 20)) for _ in range(1024)) + zeros.flush()
+    head = ps.data_head(5, 500)
+    cases = [
+        (ps.data(1, raw, 5, 500, body=bomb, raw_len=MAX_RAW), "a GiB in a MiB"),
+        (ps.data(1, raw, 5, 500, body=bomb, raw_len=44), "a GiB instead of a packet"),
+        (ps.data(1, raw, 5, 500, body=ps.gzipped(raw) * 2), "two members"),
+        (ps.data(1, raw, 5, 500, body=ps.gzipped(raw) + b"x"), "something after the member"),
+        (ps.data(1, raw, 5, 500, body=ps.gzipped(raw)[:-1]), "a member without its end"),
+        (ps.data(1, raw, 5, 500, raw_len=len(raw) - 1), "a byte more than declared"),
+        (ps.data(1, raw, 5, 500, raw_len=len(raw) + 1), "a byte less than declared"),
+        (ps.data(1, raw, 5, 500, body=b""), "no member"),
+        (ps.data(1, raw, 4, 500), "a packet more than declared"),
+        (ps.data(1, b"", 1, 0), "no packet"),
+        (ps.header(ps.DATA, 0xffffffff, 0, seq=1, raw_len=44), "4 GiB to come"),
+        (ps.header(ps.DATA, MAX_PAYLOAD + 1, 0, seq=1, raw_len=44), "a byte above the limit"),
+        (ps.header(ps.DATA, 100, 0, seq=1, raw_len=0xffffffff), "4 GiB inflated"),
+        (ps.header(ps.META, (256 << 10) + 1, 0, seq=1), "a META of more than 256 KiB"),
+        (ps.message(99, b"x"), "a type that nobody knows"),
+        (ps.message(ps.META, ps.interface(1), seq=3), "a hole"),
+        (ps.gap(1, 0), "a gap that ends before it begins"),
+        (ps.gap(1, (1 << 64) - 1), "a gap of everything"),
+        (ps.message(ps.DATA, head + ps.gzipped(ps.block(9, b"x")), seq=1, raw_len=48),
+         "an interface that was never described"),
+    ]
+    with good_agent(lab):
+        for message, what in cases:
+            said = refusal(talk(lab, start + message))
+            assert said, what
+        for first in (ps.header(ps.HELLO, 0xffffffff, 0), ps.ping(), b"GET / HTTP/1.1\r\n\r\n" * 3,
+                      ps.message(ps.HELLO, version=9), ps.hello(bytes(16), first=5, following=2),
+                      ps.hello(bytes(16), interfaces=[ps.interface(i) for i in range(1025)])):
+            refusal(talk(lab, first))
+    assert not os.path.exists(lab.path("dump.raw.pcap")), "a message was written in part"
+
+
+def closes(s, seconds):
+    """Does the collector hang up within that time?"""
+    s.settimeout(seconds * harness.PATIENCE)
+    try:
+        answer(s)
+    except TimeoutError:
+        return False
+    return True
+
+
+def connections_that_say_nothing_are_ended(lab):
+    rng = random.Random(3)
+    hello = guest_messages(rng)[0]
+    with good_agent(lab, count=36000):
+        begin = time.monotonic()
+        silent = [connect(lab) for _ in range(20)]
+        half = [connect(lab) for _ in range(20)]
+        for s in half:
+            s.sendall(hello[:rng.randrange(1, len(hello))])
+        assert all(closes(s, 15) for s in silent + half)
+        took = time.monotonic() - begin
+        assert 9 < took < 12 * harness.PATIENCE, f"{took} s"
+        for s in silent + half:
+            s.close()
+
+
+def more_connections_than_sessions_are_turned_away(lab):
+    with good_agent(lab, count=12000) as collector:
+        crowd = [connect(lab) for _ in range(4 * MAX_SESSIONS)]
+        turned_away = 0
+        for s in crowd[MAX_SESSIONS:]:
+            turned_away += closes(s, 5)
+        assert turned_away == 3 * MAX_SESSIONS
+        collector.wait_for("maxSessions")
+        for s in crowd:
+            s.close()
+        # The places are free again.
+        harness.wait_until("a stranger to be let in", lambda: ps.WELCOME in [
+            k for k, _ in talk(lab, b"".join(guest_messages(random.Random(4))))])
+
+
+def many_large_messages_that_never_end_take_bounded_memory(lab):
+    """Every session fills the buffer that its header declares, but for a byte."""
+    rng = random.Random(6)
+    body = bytes(MAX_PAYLOAD - 1)
+    sessions = MAX_SESSIONS - 4
+    with good_agent(lab, mib=64 + sessions * 4, count=9000):
+        crowd = [connect(lab) for _ in range(sessions)]
+        for s in crowd:
+            s.sendall(guest_messages(rng)[0])
+            s.sendall(ps.header(ps.DATA, MAX_PAYLOAD, 0, seq=1, raw_len=MAX_RAW) + body)
+        for s in crowd:
+            s.close()
+
+
+def many_streams_with_many_interfaces_take_bounded_memory(lab):
+    rng = random.Random(7)
+    table = [ps.interface(i, b"guest%d" % i, ps.LINK_RAW) for i in range(1024)]
+    with good_agent(lab, mib=96, count=9000):
+        for _ in range(400):
+            with connect(lab) as s:
+                s.sendall(ps.hello(rng.randbytes(16), epoch=1, interfaces=table))
+                s.shutdown(socket.SHUT_WR)
+                assert ps.WELCOME in [k for k, _ in ps.parse(answer(s))]
+
+
+if __name__ == "__main__":
+    harness.main([
+        a_stranger_that_keeps_to_the_rules_is_served,
+        random_and_mutated_streams_are_survived,
+        bombs_and_lengths_that_lie_are_refused,
+        connections_that_say_nothing_are_ended,
+        more_connections_than_sessions_are_turned_away,
+        many_large_messages_that_never_end_take_bounded_memory,
+        many_streams_with_many_interfaces_take_bounded_memory])
