@@ -226,8 +226,8 @@ static size_t plan_rings(struct capture *c, const struct capture_config *config)
 }
 
 /*
- * All at once where the kernel can (5.14), for it waits out an RCU grace period after
- * each call.
+ * In one call where the kernel has that: it then waits out one RCU grace period (older
+ * ones, one for each ring).
  */
 static int publish_rings(struct capture *c, struct err *err)
 {

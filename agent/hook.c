@@ -162,35 +162,36 @@ static int clsact_detach(uint32_t ifindex, enum direction direction, uint32_t ha
 	return bpf_tc_detach(&tc, &opts);
 }
 
-/* Attach with @handle, or say -EEXIST when a filter that has it must stay. */
-static int clsact_try(const struct hook *h, int prog_fd, uint32_t handle)
+static void clsact_clean(const struct hook *h)
 {
-	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)h->ifindex,
-		    .attach_point = attach_point(h->direction));
-	LIBBPF_OPTS(bpf_tc_opts, there, .handle = handle, .priority = HOOK_PRIORITY);
-	LIBBPF_OPTS(bpf_tc_opts, ours, .handle = handle, .priority = HOOK_PRIORITY,
-		    .prog_fd = prog_fd);
+	for (uint32_t handle = 1; handle <= HOOK_HANDLES; handle++) {
+		LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)h->ifindex,
+			    .attach_point = attach_point(h->direction));
+		LIBBPF_OPTS(bpf_tc_opts, there, .handle = handle, .priority = HOOK_PRIORITY);
 
-	if (!bpf_tc_query(&tc, &there)) {
-		if (!leftover(there.prog_id))
-			return -EEXIST;
-		clsact_detach(h->ifindex, h->direction, handle);
+		if (!bpf_tc_query(&tc, &there) && leftover(there.prog_id))
+			clsact_detach(h->ifindex, h->direction, handle);
 	}
-	return bpf_tc_attach(&tc, &ours);
 }
 
 static int clsact_attach(struct hook *h, int prog_fd)
 {
-	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)h->ifindex,
+	LIBBPF_OPTS(bpf_tc_hook, qdisc, .ifindex = (int)h->ifindex,
 		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)h->ifindex,
+		    .attach_point = attach_point(h->direction));
 	int r;
 
-	r = bpf_tc_hook_create(&tc);
+	r = bpf_tc_hook_create(&qdisc);
 	if (r && r != -EEXIST)
 		return r;
 	h->made_qdisc = !r;
+	clsact_clean(h);
 	for (uint32_t handle = 1; handle <= HOOK_HANDLES; handle++) {
-		r = clsact_try(h, prog_fd, handle);
+		LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle, .priority = HOOK_PRIORITY,
+			    .prog_fd = prog_fd);
+
+		r = bpf_tc_attach(&tc, &opts);
 		if (!r)
 			h->handle = handle;
 		if (r != -EEXIST)
