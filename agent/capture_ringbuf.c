@@ -8,13 +8,9 @@
  * or fewer when the memory does not stretch to useful ones; CPU n writes to ring n
  * modulo their number (a BPF ring buffer takes several producers).
  *
- * Threads: the reader thread owns the rings, the epoll and the heap; all else is
+ * Threads: the reader thread owns the rings and the epoll; all else is
  * the loop thread's, but for the cookies, which `lock` guards. Between them and the
  * kernel there are only maps.
- *
- * Invariants: the heap holds the rings that have a block up to the horizon, the
- * oldest block's on top; the space of all blocks handed over is given back before
- * drain returns.
  */
 #include "capture.h"
 
@@ -36,24 +32,17 @@
 #include "capture_tc.skel.h"
 #pragma GCC diagnostic pop
 #include "hook.h"
+#include "merge.h"
 #include "ring.h"
 #include "util.h"
 
-#define PORTS         65536u
-#define RING_MIN      (1u << 20)
-#define RING_RECORDS  4           /* of the largest size, at least, fit a ring */
-#define PUBLISH_BYTES (64u << 10) /* how much read space is kept from the kernel at most */
+#define PORTS        65536u
+#define RING_MIN     (1u << 20)
+#define RING_RECORDS 4 /* of the largest size, at least, fit a ring */
 
 struct attached {
 	uint32_t ifindex;
 	struct hook hooks[2];
-};
-
-/* A ring with something to hand over, and the time of its oldest block. */
-struct head {
-	nsec_t time;
-	struct ring *ring;
-	const struct epb_header *block;
 };
 
 struct capture {
@@ -73,10 +62,7 @@ struct capture {
 
 	pthread_mutex_t lock; /* of the cookies in .bss */
 
-	struct ring *rings;
-	unsigned int nrings;
-	struct head *heap;
-	unsigned int nheap;
+	struct merge merge; /* of the rings */
 	int epoll, event;
 };
 
@@ -133,7 +119,7 @@ static int set_knobs(struct capture *c, const struct capture_config *config, siz
 
 	skel->rodata->snaplen = config->snaplen;
 	skel->rodata->wake_bytes = ring_size / 4;
-	skel->rodata->nrings = c->nrings;
+	skel->rodata->nrings = c->merge.nrings;
 	skel->rodata->need_ports = config->need_ports;
 	skel->rodata->check_heartbeat = c->mode == HOOK_CLSACT;
 	if (config->need_ports) {
@@ -146,7 +132,7 @@ static int set_knobs(struct capture *c, const struct capture_config *config, siz
 			r = bpf_map__set_max_entries(skel->maps.fragments, 1);
 	}
 	if (!r)
-		r = bpf_map__set_max_entries(skel->maps.rings, c->nrings);
+		r = bpf_map__set_max_entries(skel->maps.rings, c->merge.nrings);
 	return r ? err_sys(err, r, "cannot size the BPF maps") : 0;
 }
 
@@ -216,10 +202,10 @@ static size_t plan_rings(struct capture *c, const struct capture_config *config)
 	long online = sysconf(_SC_NPROCESSORS_ONLN);
 	uint64_t share;
 
-	c->nrings = (unsigned int)MIN(MAX(online, 1), (long)MIN(c->cpus, RINGS_MAX));
-	while (c->nrings > 1 && config->ring_bytes / c->nrings < least)
-		c->nrings--;
-	share = MAX(config->ring_bytes / c->nrings, least);
+	c->merge.nrings = (unsigned int)MIN(MAX(online, 1), (long)MIN(c->cpus, RINGS_MAX));
+	while (c->merge.nrings > 1 && config->ring_bytes / c->merge.nrings < least)
+		c->merge.nrings--;
+	share = MAX(config->ring_bytes / c->merge.nrings, least);
 	while (least * 2 <= share)
 		least *= 2;
 	return least;
@@ -232,15 +218,15 @@ static size_t plan_rings(struct capture *c, const struct capture_config *config)
 static int publish_rings(struct capture *c, struct err *err)
 {
 	int map = bpf_map__fd(c->skel->maps.rings);
-	uint32_t keys[RINGS_MAX], n = c->nrings;
+	uint32_t keys[RINGS_MAX], n = c->merge.nrings;
 	int fds[RINGS_MAX], r;
 
 	for (uint32_t i = 0; i < n; i++) {
 		keys[i] = i;
-		fds[i] = c->rings[i].fd;
+		fds[i] = c->merge.rings[i].fd;
 	}
 	r = bpf_map_update_batch(map, keys, fds, &n, NULL);
-	for (uint32_t i = 0; r && i < c->nrings; i++)
+	for (uint32_t i = 0; r && i < c->merge.nrings; i++)
 		if (bpf_map_update_elem(map, &keys[i], &fds[i], BPF_ANY))
 			return err_sys(err, -errno, "cannot hand a ring to the capture programs");
 	return 0;
@@ -248,7 +234,7 @@ static int publish_rings(struct capture *c, struct err *err)
 
 static int open_rings(struct capture *c, size_t size, struct err *err)
 {
-	for (unsigned int i = 0; i < c->nrings; i++) {
+	for (unsigned int i = 0; i < c->merge.nrings; i++) {
 		struct epoll_event event = {.events = EPOLLIN | EPOLLET};
 		int fd =
 			bpf_map_create(BPF_MAP_TYPE_RINGBUF, "ps_ring", 0, 0, (uint32_t)size, NULL);
@@ -256,8 +242,8 @@ static int open_rings(struct capture *c, size_t size, struct err *err)
 
 		if (fd < 0)
 			return err_sys(err, fd, "cannot allocate ring %u of %u with %zu bytes",
-				       i + 1, c->nrings, size);
-		r = ring_open(&c->rings[i], fd, size, err);
+				       i + 1, c->merge.nrings, size);
+		r = ring_open(&c->merge.rings[i], fd, size, err);
 		if (r)
 			return r;
 		if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &event))
@@ -278,9 +264,9 @@ static int allocate(struct capture *c, struct err *err)
 		return err_sys(err, cpus, "cannot tell how many CPUs there may be");
 	c->cpus = (unsigned int)cpus;
 	c->per_cpu = calloc(c->cpus, sizeof(*c->per_cpu));
-	c->rings = calloc(c->cpus, sizeof(*c->rings));
-	c->heap = calloc(c->cpus, sizeof(*c->heap));
-	if (!c->per_cpu || !c->rings || !c->heap)
+	c->merge.rings = calloc(c->cpus, sizeof(*c->merge.rings));
+	c->merge.heap = calloc(c->cpus, sizeof(*c->merge.heap));
+	if (!c->per_cpu || !c->merge.rings || !c->merge.heap)
 		return err_set(err, -ENOMEM, "out of memory");
 	c->epoll = epoll_create1(EPOLL_CLOEXEC);
 	c->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -357,8 +343,8 @@ static struct capture *ringbuf_close(struct capture *c)
 		return NULL;
 	for (unsigned int i = 0; i < c->nattached; i++)
 		detach_hooks(&c->attached[i]);
-	for (unsigned int i = 0; c->rings && i < c->nrings; i++)
-		ring_close(&c->rings[i]);
+	for (unsigned int i = 0; c->merge.rings && i < c->merge.nrings; i++)
+		ring_close(&c->merge.rings[i]);
 	if (c->heartbeat)
 		munmap(c->heartbeat, c->heartbeat_size);
 	capture_tc__destroy(c->skel);
@@ -368,8 +354,8 @@ static struct capture *ringbuf_close(struct capture *c)
 		close(c->event);
 	pthread_mutex_destroy(&c->lock);
 	free(c->per_cpu);
-	free(c->rings);
-	free(c->heap);
+	free(c->merge.rings);
+	free(c->merge.heap);
 	free(c);
 	return NULL;
 }
@@ -432,7 +418,7 @@ static void ringbuf_quiesce(struct capture *c)
 {
 	uint32_t cpu = 0;
 
-	bpf_map_update_elem(bpf_map__fd(c->skel->maps.rings), &cpu, &c->rings[0].fd, BPF_ANY);
+	bpf_map_update_elem(bpf_map__fd(c->skel->maps.rings), &cpu, &c->merge.rings[0].fd, BPF_ANY);
 }
 
 static int ringbuf_counts(struct capture *c, uint32_t slot, enum direction direction,
@@ -521,85 +507,10 @@ static void ringbuf_wake(struct capture *c)
 		return;
 }
 
-/* Look at the oldest block of a ring: false when there is none up to the horizon. */
-static bool head_load(struct head *h, nsec_t horizon)
-{
-	uint32_t len;
-
-	h->block = ring_peek(h->ring, &len);
-	if (!h->block)
-		return false;
-	h->time = (nsec_t)h->block->ts_high << 32 | h->block->ts_low;
-	return h->time <= horizon;
-}
-
-static void heap_down(struct capture *c, unsigned int i)
-{
-	struct head moving = c->heap[i];
-
-	for (;;) {
-		unsigned int child = 2 * i + 1;
-
-		if (child + 1 < c->nheap && c->heap[child + 1].time < c->heap[child].time)
-			child++;
-		if (child >= c->nheap || moving.time <= c->heap[child].time)
-			break;
-		c->heap[i] = c->heap[child];
-		i = child;
-	}
-	c->heap[i] = moving;
-}
-
-static void heap_fill(struct capture *c, nsec_t horizon)
-{
-	c->nheap = 0;
-	for (unsigned int i = 0; i < c->nrings; i++) {
-		c->heap[c->nheap].ring = &c->rings[i];
-		if (head_load(&c->heap[c->nheap], horizon))
-			c->nheap++;
-	}
-	for (unsigned int i = c->nheap / 2; i-- > 0;)
-		heap_down(c, i);
-}
-
-/* Give all space back and see whether the rings are empty, in this order: see ring.c. */
-static bool settle(struct capture *c)
-{
-	bool left = false;
-
-	for (unsigned int i = 0; i < c->nrings; i++)
-		ring_publish(&c->rings[i]);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	for (unsigned int i = 0; i < c->nrings; i++)
-		left |= ring_pending(&c->rings[i]);
-	return left;
-}
-
 static long ringbuf_drain(struct capture *c, nsec_t horizon, nsec_t boot_to_real,
 			  capture_block_fn *fn, void *ctx, bool *ret_left)
 {
-	bool stop = false;
-	long blocks = 0;
-
-	heap_fill(c, horizon);
-	while (c->nheap && !stop) {
-		struct head *top = &c->heap[0];
-		struct epb_header header = *top->block;
-		nsec_t time = top->time + boot_to_real;
-
-		header.ts_high = (uint32_t)(time >> 32);
-		header.ts_low = (uint32_t)time;
-		stop = fn(ctx, &header, top->block + 1);
-		blocks++;
-		ring_advance(top->ring);
-		if (ring_unpublished(top->ring) >= PUBLISH_BYTES)
-			ring_publish(top->ring);
-		if (!head_load(top, horizon))
-			c->heap[0] = c->heap[--c->nheap];
-		heap_down(c, 0);
-	}
-	*ret_left = settle(c);
-	return blocks;
+	return merge_drain(&c->merge, horizon, boot_to_real, fn, ctx, ret_left);
 }
 
 const struct capture_ops capture_ringbuf = {
