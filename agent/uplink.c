@@ -29,6 +29,7 @@
 #define BYE_TIMEOUT        (2 * NSEC_PER_SEC)
 #define BACKOFF_MIN_MS     200u
 #define BACKOFF_MAX_MS     30000u
+#define BACKOFF_STOP_MS    1000u /* while stopping: there is no other time to wait for */
 #define BACKOFF_RESET      (30 * NSEC_PER_SEC) /* a session this long starts it anew */
 #define REPEAT_LOG         (60 * NSEC_PER_SEC)
 #define MISSED_HEARTBEATS  3
@@ -596,6 +597,8 @@ static nsec_t next_delay(struct uplink *u)
 		random = (uint32_t)clock_monotonic();
 	ms = BACKOFF_MIN_MS / 2 + random % u->backoff_ms;
 	u->backoff_ms = MIN(2 * u->backoff_ms, BACKOFF_MAX_MS);
+	if (atomic_load(&u->stopping))
+		ms = MIN(ms, BACKOFF_STOP_MS);
 	ms = MAX(ms, u->retry_after_ms);
 	u->retry_after_ms = 0;
 	return (nsec_t)ms * NSEC_PER_MSEC;

@@ -42,6 +42,23 @@ def packets_wait_for_a_collector_that_comes_late(lab):
     assert len(re.findall("no connection to the collector", agent.text())) == 1
 
 
+def an_agent_that_stops_waits_for_a_collector(lab):
+    agent = lab.agent()
+    # Long enough for pauses between attempts that are longer than what is left.
+    agent.wait_for("Connection refused")
+    time.sleep(3)
+    assert lab.blast(100) == 100
+    agent.signal(signal.SIGTERM)
+    agent.wait_for(" stopping$")
+    begin = time.monotonic()
+    collector = lab.collector()
+    assert agent.proc.wait(20 * harness.PATIENCE) == 0
+    assert time.monotonic() - begin < 2.5 * harness.PATIENCE
+    assert collector.stop() == 0
+    check_once_each(numbers(lab.path("dump.pcap")), 100)
+    check_complete(agent, collector)
+
+
 def a_collector_restarted_under_traffic_loses_and_repeats_nothing(lab):
     """Each run of the collector has a file of its own and leaves the others alone."""
     count, files, sums = 40000, [], []
@@ -456,6 +473,7 @@ def a_packet_on_a_quiet_link_comes_soon(lab):
 if __name__ == "__main__":
     harness.main([
         packets_wait_for_a_collector_that_comes_late,
+        an_agent_that_stops_waits_for_a_collector,
         a_collector_restarted_under_traffic_loses_and_repeats_nothing,
         a_collector_killed_under_traffic_loses_nothing,
         connections_cut_anywhere_lose_and_repeat_nothing,
