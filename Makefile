@@ -180,6 +180,7 @@ help:
 	@echo '  selftest  all tests under other kernels, in virtual machines (KERNELS="6.1 6.12")'
 	@echo '  cross     build for arm64, run the tests that need no rights in emulation'
 	@echo '  bench     figures, beside tcpdump and dumpcap (root)'
+	@echo '  memcheck  the main path with both daemons under valgrind (root)'
 	@echo '  fuzz      every fuzzer for FUZZ_SECONDS (60)'
 	@echo '  lint      style and static checks'
 	@echo '  install   to DESTDIR, prefix'
