@@ -11,36 +11,55 @@
 #define EMIT_TAG_END    16
 
 /*
- * The BPF ring buffer reserves constant sizes only: the smallest of these that
- * holds the packet. The first ones fit bare acknowledgements, the one at 1524 full
- * Ethernet frames with up to two tags, the one at 65556 the largest classic GSO
- * packet. With a factor of at most 4/3 between neighbours (3/2 above 2 KiB) about a
- * seventh of a ring is lost to rounding up. Each must be a multiple of 4.
- *
- * The constant must stay one on the path to the reservation, so the empty asm
- * keeps clang from computing it.
+ * The constant must stay one on the path to the reservation, so the empty asm keeps
+ * clang from computing it.
  */
-#define EMIT_CLASSES(X)                                                                           \
-	X(76)                                                                                     \
-	X(108)                                                                                    \
-	X(140)                                                                                    \
-	X(188) X(252) X(332) X(444) X(596) X(796) X(1060) X(1300) X(1524) X(2044) X(3068) X(4092) \
-		X(6140) X(9216) X(12284) X(16380) X(24572) X(32764) X(43688) X(65556) X(98304)    \
-			X(131072) X(196608) X(262144)
+#define EMIT_CLASS(cap)                                             \
+	do {                                                        \
+		__u64 size_ = EPB_SIZE(cap);                        \
+		_Static_assert((cap) % 4 == 0, "verifier's bound"); \
+		if (caplen <= (cap)) {                              \
+			asm volatile("" : "+r"(size_));             \
+			return size_;                               \
+		}                                                   \
+	} while (0)
 
-/* The size to reserve for @caplen bytes, 0 when there is none. */
+/*
+ * The size to reserve for @caplen bytes, 0 when there is none: the BPF ring buffer
+ * reserves constant sizes only. The first ones fit bare acknowledgements, 1524 full
+ * Ethernet frames with up to two tags, 65556 the largest classic GSO packet. With a
+ * factor of about 4/3 between neighbours (3/2 from 2 KiB up) a seventh of a ring is
+ * lost to rounding up.
+ */
 static __always_inline __u64 emit_size(__u64 caplen)
 {
-	__u64 size;
-
-#define EMIT_CLASS(cap)                        \
-	if (caplen <= (cap)) {                 \
-		size = EPB_SIZE(cap);          \
-		asm volatile("" : "+r"(size)); \
-		return size;                   \
-	}
-	EMIT_CLASSES(EMIT_CLASS)
-#undef EMIT_CLASS
+	EMIT_CLASS(76);
+	EMIT_CLASS(108);
+	EMIT_CLASS(140);
+	EMIT_CLASS(188);
+	EMIT_CLASS(252);
+	EMIT_CLASS(332);
+	EMIT_CLASS(444);
+	EMIT_CLASS(596);
+	EMIT_CLASS(796);
+	EMIT_CLASS(1060);
+	EMIT_CLASS(1300);
+	EMIT_CLASS(1524);
+	EMIT_CLASS(2044);
+	EMIT_CLASS(3068);
+	EMIT_CLASS(4092);
+	EMIT_CLASS(6140);
+	EMIT_CLASS(9216);
+	EMIT_CLASS(12284);
+	EMIT_CLASS(16380);
+	EMIT_CLASS(24572);
+	EMIT_CLASS(32764);
+	EMIT_CLASS(43688);
+	EMIT_CLASS(65556);
+	EMIT_CLASS(98304);
+	EMIT_CLASS(131072);
+	EMIT_CLASS(196608);
+	EMIT_CLASS(262144);
 	return 0;
 }
 
