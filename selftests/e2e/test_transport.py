@@ -215,6 +215,25 @@ def a_queue_that_overflows_counts_what_it_loses(lab):
     print(f"# {total}")
 
 
+def a_ring_that_overflows_counts_what_it_loses(lab):
+    count = 50000
+    collector, agent = lab.collector(), lab.agent("ringSize: 1MB\n")
+    agent.signal(signal.SIGSTOP)
+    assert lab.blast(count) == count
+    agent.signal(signal.SIGCONT)
+    assert lab.blast(100) == 100
+    assert agent.stop() == 0 and collector.stop() == 0
+    check_sums(agent, collector)
+    check_same(agent, collector)
+    lost, committed = agent.total("lost_ring"), agent.total("committed")
+    assert lost > 0 and lost + committed == count + 100 == agent.total("seen")
+    got = numbers(lab.path("dump.pcap"))
+    assert len(got) == committed and got[-100:] == list(range(100))
+    assert all(a < b for a, b in zip(got, got[1:-100])), "packets are twice or out of order"
+    assert "incomplete" in {x["verdict"] for x in collector.ledgers()}
+    print(f"# {committed} committed, {lost} lost")
+
+
 def full_speed_adds_up_to_the_packet(lab):
     count = 100000 if GUEST else 1000000
     collector, agent = lab.collector(), lab.agent()
@@ -479,6 +498,7 @@ if __name__ == "__main__":
         connections_cut_anywhere_lose_and_repeat_nothing,
         a_collector_that_hangs_delays_and_loses_nothing,
         a_queue_that_overflows_counts_what_it_loses,
+        a_ring_that_overflows_counts_what_it_loses,
         full_speed_adds_up_to_the_packet,
         several_agents_share_a_file,
         sigusr1_prints_ledgers_while_running,
