@@ -39,6 +39,38 @@ bool noise_allow(struct noise *n, nsec_t now, unsigned int *ret_suppressed)
 	return allowed;
 }
 
+/* FNV-1a, 64 bits. */
+static uint64_t hash_bytes(uint64_t hash, const char *text, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		hash = (hash ^ (uint8_t)text[i]) * 0x100000001b3;
+	return hash;
+}
+
+bool noise_repeats(struct noise *n, nsec_t now, const char *peer, const char *name, const char *why)
+{
+	const char *port = strrchr(peer, ':');
+	uint64_t hash = 0xcbf29ce484222325;
+	bool repeats;
+	size_t at;
+
+	hash = hash_bytes(hash, peer, port ? (size_t)(port - peer) : strlen(peer));
+	hash = hash_bytes(hash, name, strlen(name) + 1);
+	hash = hash_bytes(hash, why, strlen(why));
+	at = hash % NOISE_REMEMBERED;
+
+	pthread_mutex_lock(&n->lock);
+	repeats = n->remembered[at].hash == hash && now - n->remembered[at].told < NOISE_REPEAT;
+	if (repeats) {
+		n->suppressed++;
+	} else {
+		n->remembered[at].hash = hash;
+		n->remembered[at].told = now;
+	}
+	pthread_mutex_unlock(&n->lock);
+	return repeats;
+}
+
 void noise_warn(struct noise *n, const char *fmt, ...)
 {
 	unsigned int suppressed;

@@ -12,11 +12,18 @@
 #include "clock.h"
 
 #define NOISE_LINES_PER_SECOND 10u
+#define NOISE_REPEAT           (60 * NSEC_PER_SEC)
+#define NOISE_REMEMBERED       64u
 
 struct noise {
 	pthread_mutex_t lock;
 	nsec_t second; /* the one that is being counted */
 	unsigned int lines, suppressed;
+	/* What was told of whom, by hash; a newer one with the same place replaces it. */
+	struct {
+		uint64_t hash;
+		nsec_t told;
+	} remembered[NOISE_REMEMBERED];
 };
 
 void noise_init(struct noise *n);
@@ -27,6 +34,13 @@ void noise_destroy(struct noise *n);
  * were refused since the last one.
  */
 bool noise_allow(struct noise *n, nsec_t now, unsigned int *ret_suppressed);
+
+/*
+ * Was it said less than NOISE_REPEAT ago that @why happened to @name (may be empty) at @peer,
+ * "ADDRESS:PORT"? Agents that cannot get in try again for ever, each time from another port.
+ */
+bool noise_repeats(struct noise *n, nsec_t now, const char *peer, const char *name,
+		   const char *why);
 
 /* log_warn(), within those bounds. */
 __attribute__((format(printf, 2, 3))) void noise_warn(struct noise *n, const char *fmt, ...);

@@ -138,14 +138,23 @@ static enum stream_error_code error_code(int r)
 	}
 }
 
+static void tell_end(struct session *s, nsec_t now, const char *why)
+{
+	struct noise *noise = s->env->noise;
+
+	if (noise_repeats(noise, now, s->peer, s->agent_name, why))
+		return;
+	if (s->agent_name[0])
+		noise_warn(noise, "agent \"%s\" at %s is disconnected: %s", s->agent_name, s->peer,
+			   why);
+	else
+		noise_warn(noise, "peer %s is disconnected: %s", s->peer, why);
+}
+
 /* The peer, or the connection, did something that ends the session. */
 static void fail(struct session *s, nsec_t now, int r, const struct err *err)
 {
-	if (s->agent_name[0])
-		noise_warn(s->env->noise, "agent \"%s\" at %s is disconnected: %s", s->agent_name,
-			   s->peer, err->text);
-	else
-		noise_warn(s->env->noise, "peer %s is disconnected: %s", s->peer, err->text);
+	tell_end(s, now, err->text);
 	if (s->state != SESSION_HANDSHAKE) {
 		session_put_ack(s);
 		session_put_error(s, error_code(r), err->text);

@@ -412,6 +412,27 @@ static void noise_is_bounded_and_counted(void **state)
 	noise_destroy(&n);
 }
 
+static void noise_tells_the_same_of_an_address_once_a_minute(void **state)
+{
+	const nsec_t now = 500 * NSEC_PER_SEC;
+	unsigned int suppressed;
+	struct noise n;
+
+	(void)state;
+	noise_init(&n);
+	assert_false(noise_repeats(&n, now, "192.0.2.1:1000", "", "no HELLO"));
+	assert_true(noise_repeats(&n, now, "192.0.2.1:2000", "", "no HELLO"));
+	assert_false(noise_repeats(&n, now, "192.0.2.2:1000", "", "no HELLO"));
+	assert_false(noise_repeats(&n, now, "192.0.2.1:1000", "web1", "no HELLO"));
+	assert_false(noise_repeats(&n, now, "192.0.2.1:1000", "", "TLS alert"));
+	assert_false(noise_repeats(&n, now, "[2001:db8::1]:1000", "", "no HELLO"));
+	assert_true(noise_repeats(&n, now + 59 * NSEC_PER_SEC, "192.0.2.1:1", "", "no HELLO"));
+	assert_false(noise_repeats(&n, now + 60 * NSEC_PER_SEC, "192.0.2.1:1", "", "no HELLO"));
+	assert_true(noise_allow(&n, now, &suppressed));
+	assert_int_equal(suppressed, 2);
+	noise_destroy(&n);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -430,6 +451,7 @@ int main(void)
 		TEST(interfaces_are_bounded),
 		TEST(interfaces_long_gone_are_summed_up),
 		cmocka_unit_test(noise_is_bounded_and_counted),
+		cmocka_unit_test(noise_tells_the_same_of_an_address_once_a_minute),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
