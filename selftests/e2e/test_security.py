@@ -1,0 +1,360 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Who may send to whom. A peer that is refused leaves one clear line on each side and
+not a packet anywhere; packets captured meanwhile stay in the agent's ledger."""
+import datetime
+import os
+import random
+import re
+import zlib
+
+import harness
+import pcap
+import traffic
+
+PLAIN = "tls:\n  enable: false\n"
+KEY = "correct horse battery staple"
+COUNT = 40
+# What the agent and the collector say about a connection that did not work.
+AGENT_SAYS, COLLECTOR_SAYS = "no connection to the collector", "is disconnected:"
+
+
+def shared_key(key):
+    return f'auth:\n  enable: true\n  key: "{key}"\n'
+
+
+def attempts(lab):
+    """Connections that listeners in the namespace took so far."""
+    head, values = [line.split() for line in harness.run(
+        "ip", "netns", "exec", lab.rx, "cat", "/proc/net/snmp").stdout.decode().splitlines()
+        if line.startswith("Tcp:")]
+    return int(values[head.index("PassiveOpens")])
+
+
+def lines(daemon, text):
+    return [line for line in daemon.text().splitlines() if text in line]
+
+
+def check_nothing_written(lab, collector):
+    assert collector.stop() == 0
+    assert pcap.read(lab.path("dump.pcap")).packets == []
+    assert collector.ledgers() == []
+
+
+def refused(lab, collector, agent, agent_says, collector_says):
+    """The agent tries at least three times, with packets to send; each side says why it
+    does not work, once."""
+    agent.wait_for(re.escape(agent_says))
+    assert lab.blast(COUNT) == COUNT
+    harness.wait_until("three attempts", lambda: attempts(lab) >= 3, 20)
+    collector.wait_for(re.escape(collector_says))
+    assert agent.stop() == 0
+    for daemon, complaint, says in ((agent, AGENT_SAYS, agent_says),
+                                    (collector, COLLECTOR_SAYS, collector_says)):
+        said = lines(daemon, complaint)
+        assert len(said) == 1 and says in said[0], f"{daemon.name} said {said}, wanted {says!r}"
+    assert agent.total("captured", "ps1", "ingress") == COUNT
+    assert agent.total("committed") == 0
+    assert lines(agent, "has not acknowledged everything")
+    assert {d["verdict"] for d in agent.ledgers() if d["captured"]} == {"unknown"}
+    check_nothing_written(lab, collector)
+
+
+def refuse(lab, agent_says, collector_says, collector_tls=None, agent_tls=None, extra=""):
+    collector = lab.collector(tls=collector_tls)
+    agent = lab.agent("shutdownTimeout: 300ms\n" + extra, tls=agent_tls)
+    refused(lab, collector, agent, agent_says, collector_says)
+
+
+def accepted(lab, collector_tls=None, agent_tls=None):
+    collector, agent = lab.collector(tls=collector_tls), lab.agent(tls=agent_tls)
+    assert lab.blast(COUNT) == COUNT
+    assert agent.stop() == 0 and collector.stop() == 0
+    assert len(pcap.read(lab.path("dump.pcap")).packets) == COUNT
+    assert agent.total("committed") == COUNT == collector.total("committed")
+    assert {d["verdict"] for d in agent.ledgers() + collector.ledgers()} == {"complete"}
+    assert not lines(agent, AGENT_SAYS) and not lines(collector, COLLECTOR_SAYS)
+
+
+def other_pki(lab):
+    harness.run(harness.COLLECTOR, "--init-pki", lab.path("other"))
+    return lab.path("other")
+
+
+def mixed(lab, who, own, ca):
+    """A `tls` block: certificate and key of one PKI, the CA of another."""
+    return (f"tls:\n  certfile: {own}/{who}.crt\n  keyfile: {own}/{who}.key\n"
+            f"  cafile: {ca}/ca.crt\n")
+
+
+def sign(lab, name, purpose, seconds, names=("localhost", "127.0.0.1")):
+    """A certificate of the lab's own CA that is good for so many seconds: its tls block."""
+    pki = lab.pki()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    end = now + datetime.timedelta(seconds=seconds)
+    begin = min(now, end) - datetime.timedelta(hours=1)
+    template = lab.file(f"{name}.cfg", "".join(
+        [f'cn = "{name}"\n', f'activation_date = "{begin:%Y-%m-%d %H:%M:%S} UTC"\n',
+         f'expiration_date = "{end:%Y-%m-%d %H:%M:%S} UTC"\n', "signing_key\n", f"{purpose}\n"] +
+        [f'{"ip_address" if n[0].isdigit() else "dns_name"} = "{n}"\n' for n in names]))
+    harness.run("certtool", "--generate-privkey", "--key-type", "ecdsa", "--curve", "secp256r1",
+                "--outfile", lab.path(f"{name}.key"))
+    harness.run("certtool", "--generate-certificate", "--load-privkey", lab.path(f"{name}.key"),
+                "--load-ca-certificate", f"{pki}/ca.crt", "--load-ca-privkey", f"{pki}/ca.key",
+                "--template", template, "--outfile", lab.path(f"{name}.crt"))
+    return end, (f"tls:\n  certfile: {lab.path(name)}.crt\n  keyfile: {lab.path(name)}.key\n"
+                 f"  cafile: {pki}/ca.crt\n")
+
+
+def wait_past(end):
+    harness.wait_until("the certificate to expire",
+                       lambda: datetime.datetime.now(datetime.timezone.utc) >
+                       end + datetime.timedelta(seconds=1), 30)
+
+
+def start_fails(lab, daemon, says, status=1):
+    """The daemon did not come up, and said why in one line."""
+    assert daemon.proc.wait(20 * harness.PATIENCE) == status, daemon.text()
+    said = lines(daemon, says)
+    assert len(said) == 1 == len(daemon.text().splitlines()), daemon.text()
+
+
+# What works.
+
+def certificates_are_accepted(lab):
+    accepted(lab)
+
+
+def a_shared_key_is_accepted(lab):
+    accepted(lab, shared_key(KEY), shared_key(KEY))
+
+
+def plain_text_is_accepted_where_both_sides_spell_it_out(lab):
+    accepted(lab, PLAIN, PLAIN)
+
+
+def a_server_name_of_the_configuration_replaces_the_address(lab):
+    lab.pki("collector.example")
+    accepted(lab, None, lab.tls("agent") + "  serverName: collector.example\n")
+
+
+# Certificates that do not do.
+
+def an_agent_refuses_a_collector_that_its_ca_did_not_sign(lab):
+    other = other_pki(lab)
+    refuse(lab, f'the certificate of the collector is signed by nobody in "{other}/ca.crt"',
+           "the agent refused our certificate: signed by nobody in its tls.cafile",
+           agent_tls=mixed(lab, "agent", lab.pki(), other))
+
+
+def a_collector_refuses_an_agent_that_its_ca_did_not_sign(lab):
+    other = other_pki(lab)
+    refuse(lab, "the collector refused our certificate: signed by nobody in its tls.cafile",
+           f'the certificate of the agent is signed by nobody in "{lab.pki()}/ca.crt"',
+           agent_tls=mixed(lab, "agent", other, lab.pki()))
+
+
+def an_agent_refuses_a_collector_of_another_name(lab):
+    lab.pki("collector.example")
+    refuse(lab, "not for other.example",
+           "the agent refused our certificate: damaged, or not for the name that was asked for",
+           agent_tls=lab.tls("agent") + "  serverName: other.example\n")
+
+
+def an_agent_refuses_a_collector_whose_certificate_has_expired(lab):
+    end, tls = sign(lab, "short", "tls_www_server", 3)
+    collector = lab.collector(tls=tls)
+    wait_past(end)
+    agent = lab.agent("shutdownTimeout: 300ms\n")
+    refused(lab, collector, agent, f"the certificate of the collector expired on {end:%Y-%m-%d}",
+            "the agent refused our certificate: expired or not yet valid there")
+
+
+def a_collector_refuses_an_agent_whose_certificate_has_expired(lab):
+    end, tls = sign(lab, "short", "tls_www_client", 3)
+    agent = lab.agent("shutdownTimeout: 300ms\n", tls=tls)
+    agent.wait_for("Connection refused")
+    wait_past(end)
+    collector = lab.collector()
+    says = "the collector refused our certificate: expired or not yet valid there"
+    agent.wait_for(says)
+    # Not being there was another trouble, with a line of its own.
+    assert len(lines(agent, AGENT_SAYS)) == 2
+    assert lab.blast(COUNT) == COUNT
+    collector.wait_for(f"the certificate of the agent expired on {end:%Y-%m-%d}")
+    assert agent.stop() == 0
+    assert len(lines(agent, AGENT_SAYS)) == 2
+    assert len(lines(collector, COLLECTOR_SAYS)) == 1
+    assert (agent.total("captured"), agent.total("committed")) == (COUNT, 0)
+    check_nothing_written(lab, collector)
+
+
+def neither_side_starts_with_a_certificate_that_has_expired(lab):
+    _, server = sign(lab, "server", "tls_www_server", -60)
+    _, client = sign(lab, "client", "tls_www_client", -60)
+    start_fails(lab, lab.start("collector", harness.COLLECTOR,
+                               "input:\n  address: 127.0.0.1\n  port: 8081\n"
+                               f"output:\n  file:\n    path: {lab.path('dump.pcap')}\n{server}",
+                               lab.rx), "expired on")
+    start_fails(lab, lab.agent(tls=client, ready=False), "expired on")
+
+
+def a_collector_refuses_the_certificate_of_a_collector(lab):
+    refuse(lab, "the collector refused our certificate: not made for this purpose",
+           "the certificate of the agent is not made for client authentication",
+           agent_tls=lab.tls("collector"))
+
+
+def an_agent_refuses_the_certificate_of_an_agent(lab):
+    refuse(lab, "the certificate of the collector is not made for server authentication",
+           "the agent refused our certificate: not made for this purpose",
+           collector_tls=lab.tls("agent"))
+
+
+# Shared keys, and sides that do not agree on what to use.
+
+def another_shared_key_is_refused(lab):
+    refuse(lab, "the collector has another auth.key", "the agent has another auth.key",
+           shared_key(KEY), shared_key(KEY + "!"))
+
+
+def a_shared_key_does_not_open_a_collector_with_certificates(lab):
+    refuse(lab, "one side has auth.key, the other certificates?",
+           "wants auth.key where we have a certificate?", None, shared_key(KEY))
+
+
+def a_certificate_does_not_open_a_collector_with_a_shared_key(lab):
+    refuse(lab, "wants auth.key where we have a certificate?",
+           "one side has auth.key, the other certificates?", shared_key(KEY), None)
+
+
+def plain_text_is_refused_by_a_collector_with_tls(lab):
+    refuse(lab, "the collector answers with TLS, but tls.enable is false here",
+           "the agent does not speak TLS (tls.enable: false there?)", None, PLAIN)
+
+
+def tls_is_refused_by_a_collector_in_plain_text(lab):
+    refuse(lab, "the collector does not speak TLS (tls.enable: false there?)",
+           "the peer speaks TLS, tls.enable is false here", PLAIN, None)
+
+
+def plain_text_has_to_be_spelled_out(lab):
+    start_fails(lab, lab.agent(tls="", ready=False), "tls.enable: false", status=2)
+    start_fails(lab, lab.start("collector", harness.COLLECTOR,
+                               "input:\n  address: 127.0.0.1\n  port: 8081\n"
+                               f"output:\n  file:\n    path: {lab.path('dump.pcap')}\n", lab.rx),
+                "tls.enable: false", status=2)
+    assert not os.path.exists(lab.path("dump.pcap"))
+
+
+# Clients that are not ours.
+
+def s_client(lab, collector, *options, alert, says):
+    done = harness.run("ip", "netns", "exec", lab.rx, "timeout", "20", "openssl", "s_client",
+                       "-connect", "127.0.0.1:8081", "-ign_eof", *options,
+                       check=False, stdin=harness.subprocess.DEVNULL)
+    out = done.stdout.decode(errors="replace")
+    assert f"alert {alert}" in out, out
+    collector.wait_for(re.escape(says))
+    said = lines(collector, COLLECTOR_SAYS)
+    assert len(said) == 1 and says in said[0], said
+    check_nothing_written(lab, collector)
+
+
+def credentials(lab):
+    pki = lab.pki()
+    return "-cert", f"{pki}/agent.crt", "-key", f"{pki}/agent.key"
+
+
+def a_client_without_a_certificate_is_refused(lab):
+    s_client(lab, lab.collector(), "-tls1_3", "-alpn", "ps/1", alert="certificate required",
+             says="the agent sent no certificate")
+
+
+def a_client_of_tls_1_2_is_refused(lab):
+    s_client(lab, lab.collector(), "-tls1_2", "-alpn", "ps/1", *credentials(lab),
+             alert="protocol version", says="the agent does not speak TLS 1.3")
+
+
+def a_client_without_alpn_is_refused(lab):
+    s_client(lab, lab.collector(), "-tls1_3", *credentials(lab), alert="no application protocol",
+             says="the agent speaks TLS but not ps/1")
+
+
+def a_client_with_another_alpn_is_refused(lab):
+    s_client(lab, lab.collector(), "-tls1_3", "-alpn", "h2,http/1.1", *credentials(lab),
+             alert="no application protocol", says="the agent speaks TLS but not ps/1")
+
+
+# What the wire shows.
+
+def sniffed(lab, tls, secrets, name):
+    """Send the secrets as packets, one to a message, and return what crossed lo."""
+    pcap.write(lab.path("in.pcap"), [
+        traffic.ether(0x0800, traffic.ipv4(17, traffic.l4(1111, 2222, 4) + s)) for s in secrets])
+    collector = lab.collector(tls=tls, name=name, output=lab.path(f"{name}.pcap"))
+    dump = lab.spawn(f"tcpdump-{name}", ["tcpdump", "-i", "lo", "-w", lab.path(f"{name}.lo"),
+                                         "-U", "--immediate-mode", "tcp"], ns=lab.rx)
+    dump.wait_for("listening on")
+    agent = lab.agent("gatherMaxWaitMs: 1\n", tls=tls, name="agent-with-a-name")
+    lab.replay(lab.path("in.pcap"), pps=50)
+    assert agent.stop() == 0 and collector.stop() == 0
+    assert len(pcap.read(lab.path(f"{name}.pcap")).packets) == len(secrets)
+    dump.stop()
+    payload = b""
+    for p in pcap.read(lab.path(f"{name}.lo")).packets:
+        tcp = p.data[14 + (p.data[14] & 15) * 4:]
+        payload += tcp[(tcp[12] >> 4) * 4:]
+    return payload
+
+
+def inflated(stream):
+    """What the bodies of the DATA messages hold, wherever they begin."""
+    out, at = b"", stream.find(b"\x1f\x8b\x08")
+    while at >= 0:
+        try:
+            out += zlib.decompressobj(31).decompress(stream[at:at + 65536])
+        except zlib.error:
+            pass
+        at = stream.find(b"\x1f\x8b\x08", at + 1)
+    return out
+
+
+def nothing_of_a_packet_or_a_name_can_be_read_on_the_wire(lab):
+    secrets = [random.Random(i).randbytes(64) for i in range(20)]
+    shown = sniffed(lab, PLAIN, secrets, "plain")
+    assert b"agent-with-a-name" in shown and b"PS\x01\x05" in shown, "the control sees nothing"
+    assert all(s in inflated(shown) for s in secrets), "the control sees no packet"
+    lab.pki()
+    hidden = sniffed(lab, None, secrets, "tls")
+    assert len(hidden) > sum(len(s) for s in secrets)
+    assert b"agent-with-a-name" not in hidden and b"PS\x01\x05" not in hidden
+    hidden += inflated(hidden)
+    assert not any(s[i:i + 16] in hidden for s in secrets for i in range(48))
+
+
+if __name__ == "__main__":
+    harness.main([
+        certificates_are_accepted,
+        a_shared_key_is_accepted,
+        plain_text_is_accepted_where_both_sides_spell_it_out,
+        a_server_name_of_the_configuration_replaces_the_address,
+        an_agent_refuses_a_collector_that_its_ca_did_not_sign,
+        a_collector_refuses_an_agent_that_its_ca_did_not_sign,
+        an_agent_refuses_a_collector_of_another_name,
+        an_agent_refuses_a_collector_whose_certificate_has_expired,
+        a_collector_refuses_an_agent_whose_certificate_has_expired,
+        neither_side_starts_with_a_certificate_that_has_expired,
+        a_collector_refuses_the_certificate_of_a_collector,
+        an_agent_refuses_the_certificate_of_an_agent,
+        another_shared_key_is_refused,
+        a_shared_key_does_not_open_a_collector_with_certificates,
+        a_certificate_does_not_open_a_collector_with_a_shared_key,
+        plain_text_is_refused_by_a_collector_with_tls,
+        tls_is_refused_by_a_collector_in_plain_text,
+        plain_text_has_to_be_spelled_out,
+        a_client_without_a_certificate_is_refused,
+        a_client_of_tls_1_2_is_refused,
+        a_client_without_alpn_is_refused,
+        a_client_with_another_alpn_is_refused,
+        nothing_of_a_packet_or_a_name_can_be_read_on_the_wire])
