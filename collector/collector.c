@@ -25,7 +25,8 @@
 #define HEARTBEAT      (10 * NSEC_PER_SEC)
 #define STORAGE_RETRY  (500 * NSEC_PER_MSEC)
 #define STOP_TIMEOUT   (3 * NSEC_PER_SEC)
-#define FEEDS_AT_REST  4096u /* streams that are kept in mind after they ended */
+#define FEEDS_AT_REST  4096u        /* streams that are kept in mind after they ended */
+#define IFACES_AT_REST (256u << 10) /* of all of them; below 200 MB */
 #define WORKERS_MAX    64u
 #define FDS_PER_WORKER 4u
 #define FDS_OTHER      64u
@@ -109,8 +110,8 @@ static int open_parts(struct collector *c, struct err *err)
 	r = output_new(&output, &c->output, err);
 	if (r < 0)
 		return r;
-	c->registry =
-		registry_new(config->max_sessions + FEEDS_AT_REST, c->output, report_line, NULL);
+	c->registry = registry_new(config->max_sessions + FEEDS_AT_REST, IFACES_AT_REST, c->output,
+				   report_line, NULL);
 	return c->registry ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 

@@ -10,6 +10,9 @@
  * then waits for the turn once, so the write that was under way is finished and
  * counted before the resume number is read; the old session finds the foreign id at
  * its next registry_begin(). A feed is freed only when no session refers to it.
+ *
+ * Feeds at rest are kept for an agent that comes back and for reports, as long as they and
+ * their interfaces are within bounds: one peer could otherwise leave any number behind.
  */
 #include "registry.h"
 
@@ -22,6 +25,7 @@ struct registry {
 	pthread_mutex_t lock;
 	struct feed *feeds;
 	size_t n_feeds, max_feeds;
+	size_t n_resting, max_resting; /* interfaces of feeds that no session refers to */
 	uint64_t last_session_id;
 	struct feed_total evicted; /* what is in the table no more */
 	struct output *output;
@@ -29,8 +33,8 @@ struct registry {
 	void *ctx;
 };
 
-struct registry *registry_new(size_t max_feeds, struct output *output, feed_line_fn *line,
-			      void *ctx)
+struct registry *registry_new(size_t max_feeds, size_t max_resting, struct output *output,
+			      feed_line_fn *line, void *ctx)
 {
 	struct registry *r = calloc(1, sizeof(*r));
 
@@ -38,6 +42,7 @@ struct registry *registry_new(size_t max_feeds, struct output *output, feed_line
 		return NULL;
 	pthread_mutex_init(&r->lock, NULL);
 	r->max_feeds = max_feeds;
+	r->max_resting = max_resting;
 	r->output = output;
 	r->line = line;
 	r->ctx = ctx;
@@ -62,13 +67,21 @@ struct registry *registry_free(struct registry *r)
 	return NULL;
 }
 
-/* Make room for a feed: drop the one that ended first. */
+/* Is @a, of feeds at rest, to go before @b? A stream that said goodbye never comes back. */
+static bool goes_before(const struct feed *a, const struct feed *b)
+{
+	if ((a->state == FEED_ENDED) != (b->state == FEED_ENDED))
+		return a->state == FEED_ENDED;
+	return a->ended < b->ended;
+}
+
+/* Make room: drop a feed at rest. */
 static int evict(struct registry *r, struct err *err)
 {
 	struct feed **oldest = NULL, *f;
 
 	for (struct feed **at = &r->feeds; *at; at = &(*at)->next)
-		if (!(*at)->refs && (!oldest || (*at)->ended < (*oldest)->ended))
+		if (!(*at)->refs && (!oldest || goes_before(*at, *oldest)))
 			oldest = at;
 	if (!oldest)
 		return err_set(err, -ENOSPC, "%zu streams are connected, no more are taken",
@@ -77,8 +90,22 @@ static int evict(struct registry *r, struct err *err)
 	feed_report(f, r->output, false, r->line, r->ctx, &r->evicted);
 	*oldest = f->next;
 	r->n_feeds--;
+	r->n_resting -= f->n_ifaces;
 	feed_free(f);
 	return 0;
+}
+
+/* A session begins to refer to @f. Nothing adds interfaces to a feed at rest. */
+static void hold(struct registry *r, struct feed *f)
+{
+	if (!f->refs++)
+		r->n_resting -= f->n_ifaces;
+}
+
+static void let_go(struct registry *r, struct feed *f)
+{
+	if (!--f->refs)
+		r->n_resting += f->n_ifaces;
 }
 
 static int find_or_make(struct registry *r, const char *identity, const struct stream_hello *hello,
@@ -124,7 +151,7 @@ static enum feed_state take_over(struct registry *r, struct feed *f, struct regi
 	supersede(f);
 	owner->session_id = ++r->last_session_id;
 	f->owner = owner;
-	f->refs++;
+	hold(r, f);
 	pthread_mutex_lock(&f->lock);
 	before = f->state == FEED_CONNECTED ? FEED_LOST : f->state;
 	f->session_id = owner->session_id;
@@ -156,7 +183,7 @@ static void give_back(struct registry *r, struct feed *f, struct registry_owner 
 	struct feed **at = &r->feeds;
 
 	pthread_mutex_lock(&r->lock);
-	f->refs--;
+	let_go(r, f);
 	if (f->owner == owner) {
 		f->owner = NULL;
 		pthread_mutex_lock(&f->lock);
@@ -168,6 +195,7 @@ static void give_back(struct registry *r, struct feed *f, struct registry_owner 
 			at = &(*at)->next;
 		*at = f->next;
 		r->n_feeds--;
+		r->n_resting -= f->n_ifaces;
 		feed_free(f);
 	}
 	pthread_mutex_unlock(&r->lock);
@@ -207,7 +235,7 @@ void registry_detach(struct registry *r, struct feed *f, struct registry_owner *
 	struct feed_total total = {};
 
 	pthread_mutex_lock(&r->lock);
-	f->refs--;
+	let_go(r, f);
 	if (f->owner == owner) {
 		f->owner = NULL;
 		pthread_mutex_lock(&f->lock);
@@ -217,6 +245,8 @@ void registry_detach(struct registry *r, struct feed *f, struct registry_owner *
 		if (state == FEED_ENDED)
 			feed_report(f, r->output, true, r->line, r->ctx, &total);
 	}
+	while (r->n_resting > r->max_resting)
+		evict(r, NULL);
 	pthread_mutex_unlock(&r->lock);
 }
 

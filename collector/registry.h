@@ -17,11 +17,13 @@ struct registry_owner {
 };
 
 /*
- * Holds at most @max_feeds; the one that ended longest ago goes first, after a last
- * report. @line gets every line of a report, from any thread.
+ * Holds at most @max_feeds, and of those that no session carries at most so many that they
+ * have @max_resting interfaces together. First go streams that said goodbye, then the one
+ * that ended longest ago, after a last report. @line gets every line of a report, from any
+ * thread.
  */
-struct registry *registry_new(size_t max_feeds, struct output *output, feed_line_fn *line,
-			      void *ctx);
+struct registry *registry_new(size_t max_feeds, size_t max_resting, struct output *output,
+			      feed_line_fn *line, void *ctx);
 struct registry *registry_free(struct registry *r);
 
 /*

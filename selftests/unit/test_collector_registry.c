@@ -15,7 +15,8 @@
 #include "registry.h"
 #include "util.h"
 
-#define FEEDS_MAX 3u
+#define FEEDS_MAX  3u
+#define IFACES_MAX 5u
 
 static struct registry *registry;
 static struct output *output;
@@ -47,7 +48,7 @@ static int setup(void **state)
 	wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (output_new(&config, &output, NULL) < 0)
 		return -1;
-	registry = registry_new(FEEDS_MAX, output, collect_line, NULL);
+	registry = registry_new(FEEDS_MAX, IFACES_MAX, output, collect_line, NULL);
 	return registry ? 0 : -1;
 }
 
@@ -279,7 +280,7 @@ static void write_under_way_is_finished_before_the_resume(void **state)
 	registry_detach(registry, w.f, &second, FEED_LOST);
 }
 
-static void oldest_stream_goes_after_a_last_report(void **state)
+static void stream_that_ended_goes_after_a_last_report(void **state)
 {
 	struct registry_owner owners[FEEDS_MAX + 2];
 	struct feed *feeds[FEEDS_MAX];
@@ -305,9 +306,52 @@ static void oldest_stream_goes_after_a_last_report(void **state)
 	lines = NULL;
 	attach(&m, &owners[FEEDS_MAX], 1);
 	assert_non_null(lines);
-	assert_non_null(strstr(lines, "epoch 101: unknown after"));
+	assert_non_null(strstr(lines, "epoch 100: complete"));
+	assert_null(strstr(lines, "epoch 101"));
 	/* It counts in the total for ever. */
 	report_has("verdict over 4 streams: unknown");
+}
+
+/* A stream with three interfaces whose first message was taken. */
+static struct feed *attach_three(uint64_t epoch, struct registry_owner *owner)
+{
+	const struct stream_hello m = hello(epoch, 1, 2);
+	struct feed *f = attach(&m, owner, 1);
+
+	for (uint32_t id = 1; id <= 3; id++) {
+		const struct stream_iface iface = interface(id);
+
+		assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	}
+	feed_advance(f, 2);
+	return f;
+}
+
+static void interfaces_of_streams_at_rest_are_bounded(void **state)
+{
+	struct stream_hello m = hello(101, 1, 2);
+	struct registry_owner owners[3];
+	struct feed *feeds[3];
+
+	(void)state;
+	for (uint64_t i = 0; i < 3; i++)
+		feeds[i] = attach_three(100 + i, &owners[i]);
+	registry_detach(registry, feeds[0], &owners[0], FEED_LOST);
+	assert_null(lines);
+	registry_detach(registry, feeds[1], &owners[1], FEED_LOST);
+	assert_non_null(strstr(lines, "epoch 100: unknown after"));
+	assert_null(strstr(lines, "epoch 101"));
+
+	/* The other is still known, and not at rest while it is carried. */
+	feeds[1] = attach(&m, &owners[1], 2);
+	registry_detach(registry, feeds[1], &owners[1], FEED_LOST);
+	assert_null(strstr(lines, "epoch 101"));
+
+	/* One that said goodbye goes before it, though it ended later. */
+	registry_detach(registry, feeds[2], &owners[2], FEED_ENDED);
+	assert_null(strstr(lines, "epoch 101"));
+	attach(&m, &owners[1], 2);
+	report_has("verdict over 3 streams: unknown");
 }
 
 static void goodbye_is_reported_and_checked(void **state)
@@ -445,7 +489,8 @@ int main(void)
 		TEST(refused_hello_leaves_no_trace),
 		TEST(superseded_session_cannot_write),
 		TEST(write_under_way_is_finished_before_the_resume),
-		TEST(oldest_stream_goes_after_a_last_report),
+		TEST(stream_that_ended_goes_after_a_last_report),
+		TEST(interfaces_of_streams_at_rest_are_bounded),
 		TEST(goodbye_is_reported_and_checked),
 		TEST(packets_not_yet_here_are_no_loss_while_connected),
 		TEST(interfaces_are_bounded),

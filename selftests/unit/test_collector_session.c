@@ -100,7 +100,7 @@ static int setup(void **state)
 	b->scratch.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	b->env = (struct session_env){
 		.tls = b->tls,
-		.registry = registry_new(8, b->output, collect_line, NULL),
+		.registry = registry_new(8, 1000, b->output, collect_line, NULL),
 		.output = b->output,
 		.noise = &b->noise,
 		.credit = 1 << 20,
