@@ -249,7 +249,7 @@ def bombs_and_lengths_that_lie_are_refused(lab):
         (ps.header(ps.DATA, 0xffffffff, 0, seq=1, raw_len=44), "4 GiB to come"),
         (ps.header(ps.DATA, MAX_PAYLOAD + 1, 0, seq=1, raw_len=44), "a byte above the limit"),
         (ps.header(ps.DATA, 100, 0, seq=1, raw_len=0xffffffff), "4 GiB inflated"),
-        (ps.header(ps.META, (256 << 10) + 1, 0, seq=1), "a META of more than 256 KiB"),
+        (ps.header(ps.META, (1 << 20) + 1, 0, seq=1), "a META of more than a MiB"),
         (ps.message(99, b"x"), "a type that nobody knows"),
         (ps.message(ps.META, ps.interface(1), seq=3), "a hole"),
         (ps.gap(1, 0), "a gap that ends before it begins"),
@@ -263,7 +263,7 @@ def bombs_and_lengths_that_lie_are_refused(lab):
             assert said, what
         for first in (ps.header(ps.HELLO, 0xffffffff, 0), ps.ping(), b"GET / HTTP/1.1\r\n\r\n" * 3,
                       ps.message(ps.HELLO, version=9), ps.hello(bytes(16), first=5, following=2),
-                      ps.hello(bytes(16), interfaces=[ps.interface(i) for i in range(1025)])):
+                      ps.hello(bytes(16), interfaces=[ps.interface(i) for i in range(4097)])):
             refusal(talk(lab, first))
     assert not os.path.exists(lab.path("dump.raw.pcap")), "a message was written in part"
 
@@ -323,17 +323,6 @@ def many_large_messages_that_never_end_take_bounded_memory(lab):
             s.close()
 
 
-def many_streams_with_many_interfaces_take_bounded_memory(lab):
-    rng = random.Random(7)
-    table = [ps.interface(i, b"guest%d" % i, ps.LINK_RAW) for i in range(1024)]
-    with good_agent(lab, mib=96, count=9000):
-        for _ in range(400):
-            with connect(lab) as s:
-                s.sendall(ps.hello(rng.randbytes(16), epoch=1, interfaces=table))
-                s.shutdown(socket.SHUT_WR)
-                assert ps.WELCOME in [k for k, _ in ps.parse(answer(s))]
-
-
 if __name__ == "__main__":
     harness.main([
         a_stranger_that_keeps_to_the_rules_is_served,
@@ -341,5 +330,4 @@ if __name__ == "__main__":
         bombs_and_lengths_that_lie_are_refused,
         connections_that_say_nothing_are_ended,
         more_connections_than_sessions_are_turned_away,
-        many_large_messages_that_never_end_take_bounded_memory,
-        many_streams_with_many_interfaces_take_bounded_memory])
+        many_large_messages_that_never_end_take_bounded_memory])
