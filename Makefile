@@ -78,18 +78,18 @@ inc-agent     := -iquote agent -iquote common -iquote bpf -iquote $(O)/bpf
 inc-collector := -iquote collector -iquote common
 
 libs-common := $(common-libs)
-# Static as far as Debian's packages allow: GnuTLS has no static p11-kit, so glibc and
-# what GnuTLS pulls in stay shared.
+# STATIC=1: every library whose archive is there but for GnuTLS, which has none of its
+# own dependencies as archives; libbpf brings libelf and zlib.
+pc = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null)
 ifdef STATIC
-static-first = -Wl,-Bstatic $(filter -lbpf -lelf -lyaml -lz -lisal -lpcap -lmnl -lzstd,$(1)) -Wl,-Bdynamic \
-	       $(filter-out -lbpf -lelf -lyaml -lz -lisal -lpcap -lmnl -lzstd,$(1))
+archives := $(foreach l,bpf elf mnl yaml z isal,$(if $(wildcard $(shell $(CC) -print-file-name=lib$(l).a)),-l$(l)))
+link = -Wl,-Bstatic $(filter $(archives),$(1)) $(if $(filter -lbpf,$(1)),-lelf -lz) -Wl,-Bdynamic $(filter-out $(archives),$(1))
 else
-static-first = $(1)
+link = $(1)
 endif
-pc = $(shell $(PKG_CONFIG) $(if $(STATIC),--static) --libs $(1) 2>/dev/null)
 ldlibs-common    = $(call pc,$(common-libs))
-ldlibs-agent     = $(call static-first,$(call pc,$(agent-libs) $(common-libs)) $(call pc,libelf zlib)) -lpthread
-ldlibs-collector = $(call static-first,$(call pc,$(collector-libs) $(common-libs))) -lpthread
+ldlibs-agent     = $(call link,$(call pc,$(agent-libs) $(common-libs))) -lpthread
+ldlibs-collector = $(call link,$(call pc,$(collector-libs) $(common-libs))) -lpthread
 
 programs := $(O)/ps-agent $(O)/ps-collector
 
