@@ -45,6 +45,40 @@ static __always_inline __u64 ctx_socket_cookie(struct ps_ctx *ctx)
 	return bpf_get_socket_cookie(ctx);
 }
 
+/* An end of a TCP connection: the address as in struct addresses, the port in host order. */
+struct ctx_end {
+	__u64 addr[2];
+	__u16 port;
+};
+
+/*
+ * The two ends as the sending socket has them, which is not what the packet says
+ * when NAT has changed it. False when there is no connected socket.
+ */
+static __always_inline bool ctx_socket_ends(const struct ps_ctx *ctx, __u8 family,
+					    struct ctx_end *local, struct ctx_end *peer)
+{
+	/* Volatile: the verifier allows a load of each member, not of two in one. */
+	const volatile struct bpf_sock *sk = ctx->sk;
+
+	if (!sk)
+		return false;
+	local->port = sk->src_port;
+	peer->port = bpf_ntohs(sk->dst_port);
+	if (family == 4) {
+		local->addr[0] = sk->src_ip4;
+		local->addr[1] = 0;
+		peer->addr[0] = sk->dst_ip4;
+		peer->addr[1] = 0;
+	} else {
+		local->addr[0] = (__u64)sk->src_ip6[1] << 32 | sk->src_ip6[0];
+		local->addr[1] = (__u64)sk->src_ip6[3] << 32 | sk->src_ip6[2];
+		peer->addr[0] = (__u64)sk->dst_ip6[1] << 32 | sk->dst_ip6[0];
+		peer->addr[1] = (__u64)sk->dst_ip6[3] << 32 | sk->dst_ip6[2];
+	}
+	return peer->port != 0;
+}
+
 /* Copy @len bytes from @off wherever they are; < 0 when the packet is too short. */
 static __always_inline int ctx_load(const struct ps_ctx *ctx, __u32 off, void *to, __u32 len)
 {

@@ -239,27 +239,23 @@ static __always_inline int parse_datagram(const struct ps_ctx *ctx, const struct
 	return parse_addresses(ctx, p, &to->addresses);
 }
 
-static __always_inline int parse_flow(const struct ps_ctx *ctx, const struct parsed *p,
-				      struct flow *to)
+static __always_inline void parse_make_flow(const struct addresses *a, __u8 family, __u16 sport,
+					    __u16 dport, struct flow *to)
 {
-	struct addresses a;
 	bool src_lower;
 
-	if (parse_addresses(ctx, p, &a))
-		return -1;
-	if (a.src[1] != a.dst[1])
-		src_lower = a.src[1] < a.dst[1];
-	else if (a.src[0] != a.dst[0])
-		src_lower = a.src[0] < a.dst[0];
+	if (a->src[1] != a->dst[1])
+		src_lower = a->src[1] < a->dst[1];
+	else if (a->src[0] != a->dst[0])
+		src_lower = a->src[0] < a->dst[0];
 	else
-		src_lower = p->sport < p->dport;
+		src_lower = sport < dport;
 	if (src_lower)
 		*to = (struct flow){
-			{a.src[0], a.src[1]}, {a.dst[0], a.dst[1]}, p->sport, p->dport, p->family};
+			{a->src[0], a->src[1]}, {a->dst[0], a->dst[1]}, sport, dport, family};
 	else
 		*to = (struct flow){
-			{a.dst[0], a.dst[1]}, {a.src[0], a.src[1]}, p->dport, p->sport, p->family};
-	return 0;
+			{a->dst[0], a->dst[1]}, {a->src[0], a->src[1]}, dport, sport, family};
 }
 
 #endif
