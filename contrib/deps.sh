@@ -10,7 +10,7 @@ build="gcc libc6-dev make pkg-config clang llvm bpftool libbpf-dev libmnl-dev zl
 # Worth having; the build goes on without them.
 build_optional="libisal-dev"
 test="libcmocka-dev python3 iproute2 tcpdump tcpreplay procps gnutls-bin openssl libclang-rt-dev"
-test_optional="wireshark-common ethtool"
+test_optional="wireshark-common ethtool nftables"
 lint="git clang-format mandoc shellcheck python3"
 lint_optional="cppcheck"
 # udev and busybox-static are for the guest's early start, kmod for its modules.
