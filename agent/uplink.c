@@ -332,25 +332,33 @@ static void consume(struct uplink *u, size_t n)
 	memmove(u->in, u->in + n, u->in_len);
 }
 
-static int handle_input(struct uplink *u, struct err *err)
+/* Deal with the whole messages that were read: the first may have come along with WELCOME. */
+static int handle_messages(struct uplink *u, struct err *err)
 {
 	struct stream_header h;
+	size_t at = 0;
+	long n;
+
+	while ((n = whole_message(u->in + at, u->in_len - at, &h, err)) > 0) {
+		int r = on_message(u, &h, u->in + at + STREAM_HEADER_SIZE, err);
+
+		if (r < 0)
+			return r;
+		at += (size_t)n;
+	}
+	consume(u, at);
+	return (int)n;
+}
+
+static int handle_input(struct uplink *u, struct err *err)
+{
 	int r;
 
-	while ((r = receive(u, err)) > 0) {
-		size_t at = 0;
-		long n;
-
-		while ((n = whole_message(u->in + at, u->in_len - at, &h, err)) > 0) {
-			r = on_message(u, &h, u->in + at + STREAM_HEADER_SIZE, err);
-			if (r < 0)
-				return r;
-			at += (size_t)n;
-		}
-		if (n < 0)
-			return (int)n;
-		consume(u, at);
-	}
+	do {
+		r = handle_messages(u, err);
+		if (r == 0)
+			r = receive(u, err);
+	} while (r > 0);
 	return r;
 }
 
@@ -389,11 +397,10 @@ static int take_welcome(struct uplink *u, const struct stream_welcome *w, struct
 {
 	uint64_t first = queue_first_seq(u->config.queue), next = queue_next_seq(u->config.queue);
 
+	/* The numbers that are here change all the time; the sentence must not. */
 	if (w->resume_seq < first || w->resume_seq > next)
-		return err_set(err, -EPROTO,
-			       "the collector wants message %llu, but %llu to %llu are here",
-			       (unsigned long long)w->resume_seq, (unsigned long long)first,
-			       (unsigned long long)next);
+		return err_set(err, -EPROTO, "the collector wants message %llu, which is not here",
+			       (unsigned long long)w->resume_seq);
 	u->sent_seq = w->resume_seq - 1;
 	u->credit = w->credit;
 	u->unacked = 0;
