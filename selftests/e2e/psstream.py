@@ -82,6 +82,19 @@ def stats(seq, parts=()):
         for i, d, counters in parts), seq=seq)
 
 
+def welcome(resume=1, credit=1 << 22, heartbeat_ms=10000):
+    return message(WELCOME, u64(1, 1) + u64(2, resume) + u64(3, credit) + u32(4, 4 << 20) +
+                   u32(5, 4 << 20) + u32(6, heartbeat_ms) + u64(7, 1))
+
+
+def ack(written, credit=0):
+    return message(ACK, u64(1, written) + u64(2, 0) + u64(3, credit))
+
+
+def error(code, text, retry_after_ms=0):
+    return message(ERROR, u32(1, code) + u32(2, retry_after_ms) + field(3, text))
+
+
 def ping():
     return message(PING, u64(1, 1) + u64(2, 0))
 

@@ -323,6 +323,61 @@ def many_large_messages_that_never_end_take_bounded_memory(lab):
             s.close()
 
 
+# Collectors that are none.
+
+def serve(lab, port, stream):
+    """Answer every agent's HELLO on the port with the stream, and then read on."""
+    listener = harness.make_socket(lab.rx, socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+
+    def run():
+        with contextlib.suppress(OSError):
+            while True:
+                with contextlib.suppress(ConnectionError), listener.accept()[0] as s:
+                    s.recv(65536)
+                    s.sendall(stream)
+                    answer(s)
+    threading.Thread(target=run, daemon=True).start()
+    return listener
+
+
+def an_agent_survives_a_collector_that_lies(lab):
+    rng, welcome = random.Random(8), ps.welcome()
+    cases = {
+        b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n": "answer cannot be read",
+        rng.randbytes(4000): "answer cannot be read",
+        ps.header(ps.WELCOME, 0xffffffff, 0): "",
+        ps.welcome(resume=99): "wants message 99",
+        ps.welcome(heartbeat_ms=0): "",
+        ps.welcome() + ps.ack(1 << 40): "acknowledged 1099511627776",
+        # Not a lie, but no bound is safe from it.
+        ps.welcome(credit=(1 << 64) - 1) + ps.ack(0, (1 << 64) - 1) + ps.error(5, b"enough"):
+            "enough",
+        ps.welcome() + ps.message(ps.DATA, b"x", seq=1, raw_len=1): "unexpected DATA",
+        ps.welcome() + damage(rng, ps.ack(0), 3): "",
+        ps.error(3, b"busy \x1b[31m", 0): "",
+        ps.ack(0): "ACK instead of WELCOME",
+        ps.welcome() + ps.message(ps.BYE, b"\0"): "",
+        welcome[:-1] + bytes([welcome[-1] ^ 1]): "is damaged",
+    }
+    agents = []
+    for n, stream in enumerate(cases):
+        serve(lab, 9000 + n, stream)
+        agents.append(lab.agent("ringSize: 1MB\nshutdownTimeout: 300ms\n", tls=PLAIN,
+                                port=9000 + n, name=f"agent-{n}"))
+    assert lab.blast(50) == 50
+    for agent, says in zip(agents, cases.values()):
+        agent.wait_for("no connection to the collector.*" + says)
+        assert "\x1b" not in agent.text()
+    for agent in agents:
+        agent.signal(harness.signal.SIGTERM)
+    for agent in agents:
+        assert agent.stop() == 0, agent.text()
+        assert (agent.total("captured"), agent.total("committed")) == (50, 0)
+
+
 if __name__ == "__main__":
     harness.main([
         a_stranger_that_keeps_to_the_rules_is_served,
@@ -330,4 +385,5 @@ if __name__ == "__main__":
         bombs_and_lengths_that_lie_are_refused,
         connections_that_say_nothing_are_ended,
         more_connections_than_sessions_are_turned_away,
-        many_large_messages_that_never_end_take_bounded_memory])
+        many_large_messages_that_never_end_take_bounded_memory,
+        an_agent_survives_a_collector_that_lies])
