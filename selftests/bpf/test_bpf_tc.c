@@ -439,7 +439,7 @@ static void random_packets_agree_with_the_second_opinion(void **state)
 {
 	(void)state;
 	ENV_SKIP();
-	for (int i = 0; i < 20000; i++) {
+	for (int i = 0; i < 6000; i++) {
 		enum capture_counter wanted = CAPTURE_RULED_OUT;
 		bool raw_ip = rnd() % 8 == 0;
 		uint16_t ports[2];
