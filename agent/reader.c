@@ -129,7 +129,8 @@ static bool enqueue(struct reader *r)
 		r->queue_full = true;
 		return false;
 	}
-	r->queue_full = false;
+	/* A small message may still fit now and then: that is no news. */
+	r->queue_full = r->queue_full && queue_half_full(r->config.queue);
 	return true;
 }
 

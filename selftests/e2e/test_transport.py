@@ -202,7 +202,7 @@ def a_queue_that_overflows_counts_what_it_loses(lab):
     written = [p.data for p in pcap.read(lab.path("dump.pcap")).packets]
     assert len(written) == total["committed"] == count - total["lost_queue"] - total["lost_ring"]
     sent = [p.data for p in pcap.read(lab.path("in.pcap")).packets]
-    # One run of losses: everything before it and after it is there, in order.
+    # What is there is in order, with what was lost left out.
     at = 0
     for data in written:
         while sent[at % len(sent)] != data:
