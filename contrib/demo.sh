@@ -48,7 +48,7 @@ cat >"$dir/collector.yaml" <<-END
 	tls: {enable: true, certfile: $dir/pki/collector.crt, keyfile: $dir/pki/collector.key, cafile: $dir/pki/ca.crt}
 END
 cat >"$dir/agent.yaml" <<-END
-	output: {server: {address: localhost, port: 8081}}
+	output: {server: {address: 127.0.0.1, port: 8081}}
 	tls: {enable: true, certfile: $dir/pki/agent.crt, keyfile: $dir/pki/agent.key, cafile: $dir/pki/ca.crt}
 	interfaces: [eth0]
 END
