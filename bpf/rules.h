@@ -42,7 +42,7 @@ static __always_inline bool rules_pick(struct ps_ctx *ctx, const struct iface_ru
 				       bool egress)
 {
 	bool look = need_ports && (rule->mask | ignore_mask);
-	struct parsed p;
+	struct parsed p = {}; /* all of it: clang may copy what is not used yet */
 	__u64 mask = 0;
 	__u64 cookie;
 
