@@ -31,8 +31,14 @@ def ifindex(lab, dev="ps1"):
 
 
 def our_filters(lab, direction):
-    return run("tc", "-n", lab.rx, "filter", "show", "dev", "ps1", direction,
-               check=False).stdout.count(b" ps_tc_" + direction.encode())
+    """Their programs' numbers."""
+    out = run("tc", "-n", lab.rx, "-j", "filter", "show", "dev", "ps1", direction, check=False).stdout
+    options = [f["options"] for f in json.loads(out or b"[]") if "options" in f]
+    return [o["prog"]["id"] for o in options if o.get("bpf_name", "").startswith("ps_tc_")]
+
+
+def filters(lab):
+    return [our_filters(lab, direction) for direction in ("ingress", "egress")]
 
 
 def tcx_programs(lab):
@@ -43,8 +49,7 @@ def tcx_programs(lab):
 
 def seen_by_leftover(lab):
     """The counters of the program that is still attached."""
-    out = run("tc", "-n", lab.rx, "-j", "filter", "show", "dev", "ps1", "ingress").stdout
-    prog = next(f["options"]["prog"]["id"] for f in json.loads(out) if "prog" in f.get("options", {}))
+    prog, = our_filters(lab, "ingress")
     ids = json.loads(run("bpftool", "-j", "prog", "show", "id", prog).stdout)["map_ids"]
     maps = [json.loads(run("bpftool", "-j", "map", "show", "id", i).stdout) for i in ids]
     counters = next(m["id"] for m in maps if m.get("name") == "counters")
@@ -60,7 +65,8 @@ def nothing_works_on_after_kill_9(lab):
     if how == "tcx":
         harness.wait_until("the links to be gone", lambda: tcx_programs(lab) == [0, 0])
     else:
-        assert our_filters(lab, "ingress") == our_filters(lab, "egress") == 1
+        left = filters(lab)
+        assert list(map(len, left)) == [1, 1], left
 
         def inert():
             before = seen_by_leftover(lab)
@@ -71,13 +77,13 @@ def nothing_works_on_after_kill_9(lab):
     if how == "tcx":
         assert tcx_programs(lab) == [1, 1]
     else:
-        assert our_filters(lab, "ingress") == our_filters(lab, "egress") == 1
+        now = filters(lab)
+        assert list(map(len, now)) == [1, 1] and now[0] != left[0] and now[1] != left[1], now
     assert lab.blast(50) == 50
     assert again.stop() == 0
     assert collector.stop() == 0
     assert again.total("captured", "ps1", "ingress") == 50
-    assert tcx_programs(lab) == [0, 0] if how == "tcx" else \
-        our_filters(lab, "ingress") == our_filters(lab, "egress") == 0
+    assert tcx_programs(lab) == [0, 0] if how == "tcx" else filters(lab) == [[], []]
     assert len(pcap.read(lab.path("dump.pcap")).packets) == 150
     verdicts = {(x["agent"], x["verdict"]) for x in collector.ledgers()}
     assert verdicts == {("agent", "unknown"), ("again", "complete")}, verdicts

@@ -146,6 +146,7 @@ def a_burst_of_new_interfaces_is_captured_whole(lab):
 
 
 def open_tun(ns, dev, link=None):
+    run("modprobe", "tun", check=False)
     # The namespace that the file was opened in is the interface's.
     with harness.inside(ns):
         tun = os.open("/dev/net/tun", os.O_RDWR)
