@@ -359,8 +359,10 @@ static void stop(struct agent *a)
 	tell_manager("STOPPING=1");
 	ifaces_stop(a->ifaces);
 	reader_stop(a->reader);
-	if (a->queue)
+	if (a->queue) {
+		book_report_again(a->book);
 		push_stats(a);
+	}
 	if (!uplink_stop(a->uplink, a->config->shutdown_timeout))
 		log_warn("the collector has not acknowledged everything");
 	print_ledger(a, true);

@@ -199,6 +199,14 @@ long book_changes(struct book *b, struct stream_stats_part **ret)
 	return v ? n : -ENOMEM;
 }
 
+void book_report_again(struct book *b)
+{
+	pthread_mutex_lock(&b->lock);
+	for (size_t i = 0; i < b->n; i++)
+		memset(b->entries[i].reported, 0, sizeof(b->entries[i].reported));
+	pthread_mutex_unlock(&b->lock);
+}
+
 static void call(const struct entry *e, book_line_fn *fn, void *ctx)
 {
 	fn(ctx, &e->info, DIRECTION_INGRESS, &e->ledger[0]);

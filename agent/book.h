@@ -40,6 +40,8 @@ long book_interfaces(struct book *b, struct stream_iface **ret);
  * malloc'ed. Returns their number (0: nothing to say) or -ENOMEM.
  */
 long book_changes(struct book *b, struct stream_stats_part **ret);
+/* Whoever heard the changes so far may have forgotten them: report everything again. */
+void book_report_again(struct book *b);
 
 /* Called for each interface and direction with the book locked: must not call back. */
 typedef void book_line_fn(void *ctx, const struct stream_iface *info, enum direction direction,

@@ -4,6 +4,13 @@
  * block up to the horizon, the ring with the oldest one on top. With one busy ring
  * that costs two comparisons a block.
  *
+ * A block is stamped after its space was reserved. So when a ring's positions are read
+ * after the horizon was taken, every block up to the horizon is in sight, complete or
+ * being written. One that is being written has a stamp that is not known yet, but
+ * not below that of the block before it, nor below the horizon of the last drain that
+ * found its ring empty: nothing younger than that floor is handed over, however long
+ * the other CPU takes.
+ *
  * Within a ring the order is that of the kernel's reservations, which is that of
  * time, but for rings that several CPUs share: there two blocks of the same
  * microsecond may be swapped.
@@ -13,18 +20,24 @@
  */
 #include "merge.h"
 
+#include "util.h"
+
 #define PUBLISH_BYTES (64u << 10) /* how much read space is kept from the kernel at most */
 
-/* Look at the oldest block of a ring: false when there is none up to the horizon. */
-static bool head_load(struct merge_head *h, nsec_t horizon)
+/* Look at the oldest block of a ring: false when there is none to hand over. */
+static bool head_load(struct merge *m, struct merge_head *h)
 {
 	uint32_t len;
 
 	h->block = ring_peek(h->ring, &len);
-	if (!h->block)
+	if (!h->block) {
+		if (ring_busy(h->ring))
+			m->limit = MIN(m->limit, h->ring->floor);
 		return false;
+	}
 	h->time = (nsec_t)h->block->ts_high << 32 | h->block->ts_low;
-	return h->time <= horizon;
+	h->ring->floor = h->time;
+	return h->time <= m->limit;
 }
 
 static void heap_down(struct merge *m, unsigned int i)
@@ -47,10 +60,15 @@ static void heap_down(struct merge *m, unsigned int i)
 static void heap_fill(struct merge *m, nsec_t horizon)
 {
 	m->nheap = 0;
+	m->limit = horizon;
 	for (unsigned int i = 0; i < m->nrings; i++) {
-		m->heap[m->nheap].ring = &m->rings[i];
-		if (head_load(&m->heap[m->nheap], horizon))
+		struct merge_head *h = &m->heap[m->nheap];
+
+		h->ring = &m->rings[i];
+		if (head_load(m, h))
 			m->nheap++;
+		else if (!h->block && !ring_busy(h->ring))
+			h->ring->floor = MAX(h->ring->floor, horizon);
 	}
 	for (unsigned int i = m->nheap / 2; i-- > 0;)
 		heap_down(m, i);
@@ -76,7 +94,7 @@ long merge_drain(struct merge *m, nsec_t horizon, nsec_t boot_to_real, capture_b
 	long blocks = 0;
 
 	heap_fill(m, horizon);
-	while (m->nheap && !stop) {
+	while (m->nheap && m->heap[0].time <= m->limit && !stop) {
 		struct merge_head *top = &m->heap[0];
 		struct epb_header header = *top->block;
 		nsec_t time = top->time + boot_to_real;
@@ -88,7 +106,7 @@ long merge_drain(struct merge *m, nsec_t horizon, nsec_t boot_to_real, capture_b
 		ring_advance(top->ring);
 		if (ring_unpublished(top->ring) >= PUBLISH_BYTES)
 			ring_publish(top->ring);
-		if (!head_load(top, horizon))
+		if (!head_load(m, top))
 			m->heap[0] = m->heap[--m->nheap];
 		heap_down(m, 0);
 	}

@@ -23,6 +23,7 @@ struct merge {
 	unsigned int nrings;
 	struct merge_head *heap;
 	unsigned int nheap;
+	nsec_t limit; /* of the drain: what is younger must wait */
 };
 
 /*

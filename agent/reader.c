@@ -5,8 +5,8 @@
  * emptied; it then lingers for LINGER_MS, so that at any rate it runs at most a
  * hundred times a second, or earlier when a ring fills up.
  *
- * A block younger than SETTLE is left in its ring: another CPU may still be writing an
- * older one.
+ * A block younger than SETTLE is left in its ring, so that what another CPU has just
+ * reserved and stamped is in sight (agent/merge.c has the rest of the argument).
  *
  * What cannot be delivered is booked as lost here, to the packet: the queue is full
  * (lost_queue), the file cannot be written and there is no collector (lost_output).
@@ -23,7 +23,7 @@
 #include "util.h"
 
 #define LINGER_MS 10
-#define SETTLE    (2 * NSEC_PER_MSEC)
+#define SETTLE    (100 * NSEC_PER_USEC)
 
 struct reader {
 	struct reader_config config;

@@ -91,6 +91,11 @@ const void *ring_peek(struct ring *r, uint32_t *ret_len)
 	}
 }
 
+bool ring_busy(const struct ring *r)
+{
+	return r->pos != r->seen;
+}
+
 void ring_advance(struct ring *r)
 {
 	r->pos += record_size(*record(r));

@@ -18,6 +18,7 @@ struct ring {
 	uint64_t pos;  /* read up to here */
 	uint64_t seen; /* the producer was here when last asked */
 	uint64_t published;
+	uint64_t floor;     /* for who merges: no record to come is stamped earlier */
 	uint64_t *consumer; /* mapped, ours to write */
 	const uint64_t *producer;
 	const uint8_t *data; /* mapped twice in a row: no record wraps */
@@ -33,6 +34,8 @@ void ring_close(struct ring *r);
  * It stays where it is until the space is given back.
  */
 const void *ring_peek(struct ring *r, uint32_t *ret_len);
+/* After a NULL: is there a record that is being written? */
+bool ring_busy(const struct ring *r);
 /* Step over the record that ring_peek() returned. */
 void ring_advance(struct ring *r);
 /* Bytes stepped over whose space the kernel does not have back yet. */

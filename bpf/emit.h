@@ -117,10 +117,11 @@ static __always_inline enum capture_counter emit(const struct ps_ctx *ctx, __u32
 	size = emit_size(caplen);
 	if (!size)
 		return CAPTURE_LOST_ERROR;
-	stamp = bpf_ktime_get_boot_ns();
 	header = bpf_ringbuf_reserve(ring, size, 0);
 	if (!header)
 		return CAPTURE_LOST_RING;
+	/* Not before: who merges the rings relies on a stamped record being in its ring. */
+	stamp = bpf_ktime_get_boot_ns();
 	packet = (__u8 *)(header + 1);
 
 	if (emit_packet(ctx, tag, packet, caplen)) {

@@ -29,7 +29,7 @@ struct session {
 	nsec_t heard;  /* when bytes came last */
 	nsec_t retry_at;
 	nsec_t pinged; /* while stuck: when we last gave a sign of life */
-	bool spoke; /* a byte of it was seen */
+	bool spoke;    /* a byte of it was seen */
 
 	/* The message that comes in. */
 	uint8_t head[STREAM_HEADER_SIZE];

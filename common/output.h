@@ -24,7 +24,7 @@ struct output;
 
 struct output_config {
 	const char *path; /* "stdout" or "-": standard output */
-	bool micro;	  /* microsecond time stamps and the old magic */
+	bool micro;       /* microsecond time stamps and the old magic */
 };
 
 /* Could output_new() work? Makes nothing and leaves nothing behind. */

@@ -25,7 +25,7 @@ struct packet {
 	uint32_t interface_id;
 	nsec_t time;
 	uint32_t caplen, len; /* kept; on the wire */
-	int direction;	      /* 1 ingress, 2 egress */
+	int direction;        /* 1 ingress, 2 egress */
 	const uint8_t *data;  /* into the run */
 };
 

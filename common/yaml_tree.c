@@ -11,8 +11,8 @@
 #include "yaml_tree.h"
 
 #include <errno.h>
-#include <yaml.h>
 #include <stdio.h>
+#include <yaml.h>
 
 #include "util.h"
 #include "yaml.h"

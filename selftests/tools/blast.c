@@ -31,9 +31,9 @@ static uint64_t now_ns(void)
 static void make_packet(uint8_t *p, size_t size)
 {
 	static const uint8_t head[42] = {
-		0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x08, 0, /* Ethernet */
-		0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2,
-		0x04, 0x57, 0x08, 0xae, 0, 0, 0, 0, /* UDP */
+		0x02, 0, 0,   0, 0, 1, 0x02, 0,    0,    0,    0, 2, 0x08, 0, /* Ethernet */
+		0x45, 0, 0,   0, 0, 0, 0,    0,    64,   17,   0, 0, 192,  0,
+		2,    1, 192, 0, 2, 2, 0x04, 0x57, 0x08, 0xae, 0, 0, 0,    0, /* UDP */
 	};
 	uint16_t ip_len = htons((uint16_t)(size - 14)), udp_len = htons((uint16_t)(size - 34));
 
