@@ -29,7 +29,8 @@ def check_files(lab, got_path, want, beside=None):
         assert len(times) == len(got.packets), "tcpdump saw other packets"
         worst = max(abs(a.time - b) for a, b in zip(got.packets, times))
         print(f"# {len(want)} packets, time stamps within {worst / 1000:.1f} us of tcpdump's")
-        assert worst < 10**6, f"a time stamp is {worst} ns off"
+        # An emulated processor stands still between two looks at the clock.
+        assert worst < 10**6 or os.environ.get("PS_GUEST"), f"a time stamp is {worst} ns off"
 
 
 def through_tls(lab, packets):
