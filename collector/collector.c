@@ -27,6 +27,7 @@
 #define STOP_TIMEOUT   (3 * NSEC_PER_SEC)
 #define FEEDS_AT_REST  4096u        /* streams that are kept in mind after they ended */
 #define IFACES_AT_REST (256u << 10) /* of all of them; below 200 MB */
+#define IFACES_MAX     (1u << 20)   /* of these and of the sessions; below 800 MB */
 #define WORKERS_MAX    64u
 #define FDS_PER_WORKER 4u
 #define FDS_OTHER      64u
@@ -97,6 +98,11 @@ static int open_parts(struct collector *c, struct err *err)
 	const struct config *config = c->config;
 	const struct tls_config tls = config_tls(config);
 	const struct output_config output = {.path = config->file_path, .micro = config->micro};
+	const struct registry_limits limits = {
+		.feeds = config->max_sessions + FEEDS_AT_REST,
+		.resting_ifaces = IFACES_AT_REST,
+		.ifaces = IFACES_MAX,
+	};
 	int r;
 
 	r = tls_context_new(TLS_COLLECTOR, &tls, &c->tls, err);
@@ -110,8 +116,7 @@ static int open_parts(struct collector *c, struct err *err)
 	r = output_new(&output, &c->output, err);
 	if (r < 0)
 		return r;
-	c->registry = registry_new(config->max_sessions + FEEDS_AT_REST, IFACES_AT_REST, c->output,
-				   report_line, NULL);
+	c->registry = registry_new(&limits, c->output, report_line, NULL);
 	return c->registry ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 

@@ -29,7 +29,8 @@ static void uuid_text(const uint8_t id[16], char out[37])
 	*out = '\0';
 }
 
-struct feed *feed_new(const char *identity, const struct stream_hello *hello)
+struct feed *feed_new(const char *identity, const struct stream_hello *hello,
+		      struct feed_room *room)
 {
 	struct feed *f = calloc(1, sizeof(*f));
 
@@ -39,6 +40,7 @@ struct feed *feed_new(const char *identity, const struct stream_hello *hello)
 	memcpy(f->agent_id, hello->agent_id, sizeof(f->agent_id));
 	uuid_text(f->agent_id, f->agent_id_text);
 	f->epoch = hello->epoch;
+	f->room = room;
 	f->next_seq = hello->first_unacked;
 	memcpy(f->agent_name, hello->agent_name, sizeof(f->agent_name));
 	snprintf(f->folded.meta.name, sizeof(f->folded.meta.name), "(gone)");
@@ -53,6 +55,7 @@ struct feed *feed_free(struct feed *f)
 		return NULL;
 	for (size_t i = 0; i < f->n_ifaces; i++)
 		free(f->ifaces[i]);
+	atomic_fetch_sub(&f->room->used, f->n_ifaces);
 	free(f->ifaces);
 	pthread_mutex_destroy(&f->turn);
 	pthread_mutex_destroy(&f->lock);
@@ -125,22 +128,17 @@ static void fold_one(struct feed *f)
 	}
 	f->any_folded = true;
 	free(f->ifaces[at]);
+	atomic_fetch_sub(&f->room->used, 1);
 	f->n_ifaces--;
 	f->n_gone--;
 	memmove(&f->ifaces[at], &f->ifaces[at + 1], (f->n_ifaces - at) * sizeof(*f->ifaces));
 }
 
-/* The interface @id, made when there is none. */
-static int obtain(struct feed *f, uint32_t id, struct feed_iface **ret, struct err *err)
+static int add(struct feed *f, uint32_t id, struct feed_iface **ret, struct err *err)
 {
-	struct feed_iface *iface = lookup(f, id), **ifaces;
-	size_t at;
+	struct feed_iface *iface, **ifaces;
+	size_t at = position(f, id);
 
-	*ret = iface;
-	if (iface)
-		return 0;
-	if (f->n_ifaces - f->n_gone >= STREAM_INTERFACES_MAX)
-		return err_set(err, -EPROTO, "more than %u interfaces", STREAM_INTERFACES_MAX);
 	ifaces = reallocarray(f->ifaces, f->n_ifaces + 1, sizeof(*ifaces));
 	if (!ifaces)
 		return err_set(err, -ENOMEM, "out of memory");
@@ -150,12 +148,30 @@ static int obtain(struct feed *f, uint32_t id, struct feed_iface **ret, struct e
 		return err_set(err, -ENOMEM, "out of memory");
 	iface->meta.id = id;
 	snprintf(iface->meta.name, sizeof(iface->meta.name), "interface %u", id);
-	at = position(f, id);
 	memmove(&ifaces[at + 1], &ifaces[at], (f->n_ifaces - at) * sizeof(*ifaces));
 	ifaces[at] = iface;
 	f->n_ifaces++;
 	*ret = iface;
 	return 0;
+}
+
+/* The interface @id, made when there is none. */
+static int obtain(struct feed *f, uint32_t id, struct feed_iface **ret, struct err *err)
+{
+	int r;
+
+	*ret = lookup(f, id);
+	if (*ret)
+		return 0;
+	if (f->n_ifaces - f->n_gone >= STREAM_INTERFACES_MAX)
+		return err_set(err, -EPROTO, "more than %u interfaces", STREAM_INTERFACES_MAX);
+	if (atomic_fetch_add(&f->room->used, 1) < f->room->max)
+		r = add(f, id, ret, err);
+	else
+		r = err_set(err, -ENOMEM, "more than %zu interfaces of all agents", f->room->max);
+	if (r < 0)
+		atomic_fetch_sub(&f->room->used, 1);
+	return r;
 }
 
 static int describe_locked(struct feed *f, const struct stream_iface *meta, struct feed_iface **ret,
@@ -171,7 +187,7 @@ static int describe_locked(struct feed *f, const struct stream_iface *meta, stru
 			       meta->id, iface->meta.link_type, meta->link_type);
 	f->n_gone -= iface->meta.gone;
 	f->n_gone += meta->gone;
-	if (meta->gone && !iface->meta.gone)
+	if (meta->gone)
 		iface->gone_order = ++f->last_gone_order;
 	iface->meta = *meta;
 	iface->described = true;
@@ -195,16 +211,23 @@ int feed_describe(struct feed *f, const struct stream_iface *meta, struct err *e
 int feed_introduce(struct feed *f, const struct stream_hello *hello, bool adopt, struct err *err)
 {
 	struct feed_iface *iface;
+	size_t n_gone = 0;
 	int r = 0;
 
 	pthread_mutex_lock(&f->lock);
 	memcpy(f->agent_name, hello->agent_name, sizeof(f->agent_name));
-	/* Nothing is folded here: an unacknowledged message may name what is gone. */
 	for (size_t i = 0; r == 0 && i < hello->n_ifaces; i++) {
+		n_gone += hello->ifaces[i].gone;
 		r = describe_locked(f, &hello->ifaces[i], &iface, err);
 		for (int d = 0; r == 0 && adopt && d < 2; d++)
 			iface->side[d].committed = hello->ifaces[i].committed[d];
 	}
+	/*
+	 * An unacknowledged message may name what is gone, if HELLO names it too. Those were
+	 * just told, so what went first is never one of them.
+	 */
+	while (f->n_gone > MAX(n_gone, FEED_GONE_MAX))
+		fold_one(f);
 	pthread_mutex_unlock(&f->lock);
 	return r;
 }

@@ -8,6 +8,7 @@
 #define PS_COLLECTOR_FEED_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "clock.h"
 #include "log.h"
@@ -31,7 +32,7 @@ struct feed_iface {
 	struct stream_iface meta;
 	bool described; /* by HELLO or META, so that DATA may name it */
 	bool unsupported_told;
-	uint64_t gone_order;      /* rises with each that goes */
+	uint64_t gone_order;      /* rises with each that is told to be gone */
 	struct feed_side side[2]; /* by direction - 1 */
 	bool tallied;
 	struct feed_iface *next_tallied;
@@ -41,11 +42,18 @@ enum feed_state { FEED_CONNECTED, FEED_ENDED, FEED_LOST };
 
 struct registry_owner;
 
+/* How many interfaces all feeds may have together. */
+struct feed_room {
+	atomic_size_t used;
+	size_t max;
+};
+
 struct feed {
 	char identity[FEED_IDENTITY_MAX];
 	uint8_t agent_id[16];
 	char agent_id_text[37];
 	uint64_t epoch;
+	struct feed_room *room;
 
 	/* The registry's, under its lock. */
 	struct feed *next;
@@ -84,16 +92,20 @@ struct feed_total {
 typedef void feed_line_fn(void *ctx, enum log_level level, const char *line);
 
 /* A feed for the stream of @hello, which is not read further than its head. */
-struct feed *feed_new(const char *identity, const struct stream_hello *hello);
+struct feed *feed_new(const char *identity, const struct stream_hello *hello,
+		      struct feed_room *room);
 struct feed *feed_free(struct feed *f);
 bool feed_is(const struct feed *f, const char *identity, const struct stream_hello *hello);
 
 /*
  * HELLO's interfaces; their committed counts become ours when @adopt (the stream, or what
- * it went through last, is new here). -EPROTO as feed_describe().
+ * it went through last, is new here). Errors as feed_describe().
  */
 int feed_introduce(struct feed *f, const struct stream_hello *hello, bool adopt, struct err *err);
-/* META. -EPROTO when it contradicts what was said or there are too many interfaces. */
+/*
+ * META. -EPROTO when it contradicts what was said or there are too many interfaces; -ENOMEM
+ * when all feeds together have too many.
+ */
 int feed_describe(struct feed *f, const struct stream_iface *meta, struct err *err);
 /* NULL when DATA may not name the interface. */
 struct feed_iface *feed_find(struct feed *f, uint32_t id);

@@ -24,8 +24,10 @@
 struct registry {
 	pthread_mutex_t lock;
 	struct feed *feeds;
-	size_t n_feeds, max_feeds;
-	size_t n_resting, max_resting; /* interfaces of feeds that no session refers to */
+	size_t n_feeds;
+	size_t n_resting; /* interfaces of feeds that no session refers to */
+	struct registry_limits limits;
+	struct feed_room room; /* atomic: feeds grow without our lock */
 	uint64_t last_session_id;
 	struct feed_total evicted; /* what is in the table no more */
 	struct output *output;
@@ -33,7 +35,7 @@ struct registry {
 	void *ctx;
 };
 
-struct registry *registry_new(size_t max_feeds, size_t max_resting, struct output *output,
+struct registry *registry_new(const struct registry_limits *limits, struct output *output,
 			      feed_line_fn *line, void *ctx)
 {
 	struct registry *r = calloc(1, sizeof(*r));
@@ -41,8 +43,8 @@ struct registry *registry_new(size_t max_feeds, size_t max_resting, struct outpu
 	if (!r)
 		return NULL;
 	pthread_mutex_init(&r->lock, NULL);
-	r->max_feeds = max_feeds;
-	r->max_resting = max_resting;
+	r->limits = *limits;
+	r->room.max = limits->ifaces;
 	r->output = output;
 	r->line = line;
 	r->ctx = ctx;
@@ -120,12 +122,12 @@ static int find_or_make(struct registry *r, const char *identity, const struct s
 	*ret_made = !f;
 	if (f)
 		return 0;
-	if (r->n_feeds >= r->max_feeds) {
+	if (r->n_feeds >= r->limits.feeds) {
 		e = evict(r, err);
 		if (e < 0)
 			return e;
 	}
-	f = feed_new(identity, hello);
+	f = feed_new(identity, hello, &r->room);
 	if (!f)
 		return err_set(err, -ENOMEM, "out of memory");
 	f->next = r->feeds;
@@ -245,7 +247,7 @@ void registry_detach(struct registry *r, struct feed *f, struct registry_owner *
 		if (state == FEED_ENDED)
 			feed_report(f, r->output, true, r->line, r->ctx, &total);
 	}
-	while (r->n_resting > r->max_resting)
+	while (r->n_resting > r->limits.resting_ifaces)
 		evict(r, NULL);
 	pthread_mutex_unlock(&r->lock);
 }

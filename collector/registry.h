@@ -16,20 +16,25 @@ struct registry_owner {
 	uint64_t session_id;    /* set by registry_attach() */
 };
 
+/* So many feeds; interfaces of those that no session carries; interfaces of all. */
+struct registry_limits {
+	size_t feeds, resting_ifaces, ifaces;
+};
+
 /*
- * Holds at most @max_feeds, and of those that no session carries at most so many that they
- * have @max_resting interfaces together. First go streams that said goodbye, then the one
- * that ended longest ago, after a last report. @line gets every line of a report, from any
- * thread.
+ * To stay within @limits, feeds at rest are dropped: first streams that said goodbye, then
+ * the one that ended longest ago, after a last report. @line gets every line of a report,
+ * from any thread.
  */
-struct registry *registry_new(size_t max_feeds, size_t max_resting, struct output *output,
+struct registry *registry_new(const struct registry_limits *limits, struct output *output,
 			      feed_line_fn *line, void *ctx);
 struct registry *registry_free(struct registry *r);
 
 /*
  * A session starts to carry the stream of @hello: the feed and the number to resume at.
  * A session that carried it before is superseded; once this returns it cannot write any
- * more. -EPROTO when @hello contradicts what is known, -ENOSPC when the table is full.
+ * more. -EPROTO when @hello contradicts what is known, -ENOSPC when the table is full,
+ * -ENOMEM.
  */
 int registry_attach(struct registry *r, const char *identity, const struct stream_hello *hello,
 		    struct registry_owner *owner, struct feed **ret, uint64_t *ret_resume,

@@ -15,8 +15,9 @@
 #include "registry.h"
 #include "util.h"
 
-#define FEEDS_MAX  3u
-#define IFACES_MAX 5u
+#define FEEDS_MAX   3u
+#define RESTING_MAX 5u
+#define IFACES_MAX  10000u
 
 static struct registry *registry;
 static struct output *output;
@@ -37,6 +38,8 @@ static void collect_line(void *ctx, enum log_level level, const char *line)
 
 static int setup(void **state)
 {
+	const struct registry_limits limits = {
+		.feeds = FEEDS_MAX, .resting_ifaces = RESTING_MAX, .ifaces = IFACES_MAX};
 	struct output_config config = {.path = path};
 
 	(void)state;
@@ -48,7 +51,7 @@ static int setup(void **state)
 	wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (output_new(&config, &output, NULL) < 0)
 		return -1;
-	registry = registry_new(FEEDS_MAX, IFACES_MAX, output, collect_line, NULL);
+	registry = registry_new(&limits, output, collect_line, NULL);
 	return registry ? 0 : -1;
 }
 
@@ -441,6 +444,60 @@ static void interfaces_long_gone_are_summed_up(void **state)
 	report_has("complete: 266 packets (26600 bytes) written");
 }
 
+static void interfaces_that_hello_tells_to_be_gone_are_bounded(void **state)
+{
+	struct stream_iface *ifaces = calloc(STREAM_INTERFACES_MAX, sizeof(*ifaces));
+	struct stream_hello m = hello(1, 1, 2);
+	struct registry_owner owners[2];
+	struct feed *f = NULL;
+
+	(void)state;
+	assert_non_null(ifaces);
+	m.ifaces = ifaces;
+	m.n_ifaces = STREAM_INTERFACES_MAX;
+	/* Each supersedes the one before, so the stream is never at rest. */
+	for (uint32_t i = 0; i < 4; i++) {
+		for (uint32_t k = 0; k < m.n_ifaces; k++) {
+			ifaces[k] = interface(1 + i * 1000 + k);
+			ifaces[k].gone = true;
+		}
+		f = attach(&m, &owners[i % 2], 1);
+		for (uint32_t k = 0; k < m.n_ifaces; k++)
+			assert_non_null(feed_find(f, ifaces[k].id));
+		assert_true(f->n_ifaces <= STREAM_INTERFACES_MAX);
+		if (i)
+			registry_detach(registry, f, &owners[(i + 1) % 2], FEED_LOST);
+	}
+	free(ifaces);
+}
+
+static void interfaces_of_all_streams_are_bounded(void **state)
+{
+	struct registry_owner owners[3];
+	struct stream_iface iface;
+	struct feed *feeds[3];
+	uint32_t id = 0;
+	struct err err;
+	int r = 0;
+
+	(void)state;
+	for (uint64_t i = 0; i < 3; i++) {
+		struct stream_hello m = hello(i, 1, 1);
+
+		feeds[i] = attach(&m, &owners[i], 1);
+	}
+	while (r == 0) {
+		iface = interface(1 + id / 3);
+		r = feed_describe(feeds[id % 3], &iface, &err);
+		id += r == 0;
+	}
+	assert_int_equal(r, -ENOMEM);
+	assert_int_equal(id, IFACES_MAX);
+	/* The end of one makes room for another. */
+	registry_detach(registry, feeds[(id + 1) % 3], &owners[(id + 1) % 3], FEED_LOST);
+	assert_int_equal(feed_describe(feeds[id % 3], &iface, &err), 0);
+}
+
 static void noise_is_bounded_and_counted(void **state)
 {
 	unsigned int suppressed = 99, allowed = 0;
@@ -495,6 +552,8 @@ int main(void)
 		TEST(packets_not_yet_here_are_no_loss_while_connected),
 		TEST(interfaces_are_bounded),
 		TEST(interfaces_long_gone_are_summed_up),
+		TEST(interfaces_that_hello_tells_to_be_gone_are_bounded),
+		TEST(interfaces_of_all_streams_are_bounded),
 		cmocka_unit_test(noise_is_bounded_and_counted),
 		cmocka_unit_test(noise_tells_the_same_of_an_address_once_a_minute),
 	};

@@ -77,6 +77,7 @@ static void note_fatal(void *ctx, const struct err *err)
 
 static int setup(void **state)
 {
+	const struct registry_limits limits = {.feeds = 8, .resting_ifaces = 1000, .ifaces = 1000};
 	const struct tls_config plain = {};
 	struct bench *b = &bench;
 	struct output_config output;
@@ -100,7 +101,7 @@ static int setup(void **state)
 	b->scratch.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	b->env = (struct session_env){
 		.tls = b->tls,
-		.registry = registry_new(8, 1000, b->output, collect_line, NULL),
+		.registry = registry_new(&limits, b->output, collect_line, NULL),
 		.output = b->output,
 		.noise = &b->noise,
 		.credit = 1 << 20,
