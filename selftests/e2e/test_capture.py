@@ -124,8 +124,9 @@ def rule_sets_keep_what_the_reference_keeps(lab):
     packets = [p for p in traffic.generated() if traffic.sendable(p)]
     packets += traffic.captured()
     pcap.write(lab.path("in.pcap"), packets)
-    for first in range(0, len(RULE_SETS), 14):
-        group = list(enumerate(RULE_SETS))[first:first + 14]
+    sets = list(enumerate(RULE_SETS))[::4 if os.environ.get("PS_GUEST") else 1]
+    for first in range(0, len(sets), 14):
+        group = sets[first:first + 14]
         agents = [lab.agent(rules_yaml(rules) + "ringSize: 8MB\nbackend: tc\n", name=f"agent{i}",
                             interfaces="[ps1]", output=lab.path(f"out{i}.pcap"))
                   for i, rules in group]
@@ -142,7 +143,7 @@ def rule_sets_keep_what_the_reference_keeps(lab):
             if agent.ledgers():
                 assert agent.total("seen", direction="ingress") == len(packets)
                 assert agent.total("captured", direction="ingress") == len(want)
-    print(f"# {len(RULE_SETS)} rule sets over {len(packets)} packets")
+    print(f"# {len(sets)} rule sets over {len(packets)} packets")
 
 
 if __name__ == "__main__":
