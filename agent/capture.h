@@ -3,7 +3,7 @@
  * A capture back end: hooks on interfaces that pick packets by rule, and the rings
  * that the picked ones come out of.
  *
- * Threads: attach, detach, counts, beat, own_socket belong to the loop thread
+ * Threads: attach, intact, detach, counts, beat, own_socket belong to the loop thread
  * (own_socket: any thread); wait and drain to the one reader thread; wake to any.
  */
 #ifndef PS_CAPTURE_H
@@ -54,9 +54,15 @@ struct capture_ops {
 
 	/*
 	 * Both directions, or none and an error: -ENODEV the interface is gone,
-	 * -ENOSPC no slot, else what the kernel said.
+	 * -ENOSPC no slot, else what the kernel said. 1: attached, but packets may be
+	 * kept from being seen; the sentence says by whom.
 	 */
 	int (*attach)(struct capture *c, const struct capture_iface *iface, struct err *err);
+	/*
+	 * Are the hooks still there? Once somebody has removed one, packets pass unseen:
+	 * detach, and attach anew.
+	 */
+	bool (*intact)(struct capture *c, uint32_t ifindex);
 	/* Idempotent; the interface may be gone already. Counters of the slot stay readable. */
 	void (*detach)(struct capture *c, uint32_t ifindex);
 	/*

@@ -365,6 +365,22 @@ static const char *ringbuf_describe(const struct capture *c)
 	return c->description;
 }
 
+static int warn_of_earlier(const struct attached *a, const char *name, struct err *err)
+{
+	uint16_t in = a->hooks[0].earlier, out = a->hooks[1].earlier;
+
+	if (!in && !out)
+		return 0;
+	return err_set(err, 1,
+		       "another filter (priority %u) runs first on %s of %s: packets that it takes "
+		       "are not seen",
+		       in && out ? MIN(in, out) : MAX(in, out),
+		       in && out ? "ingress and egress"
+		       : in      ? "ingress"
+				 : "egress",
+		       name);
+}
+
 static int ringbuf_attach(struct capture *c, const struct capture_iface *iface, struct err *err)
 {
 	int progs[2] = {bpf_program__fd(c->skel->progs.ps_tc_ingress),
@@ -395,7 +411,18 @@ static int ringbuf_attach(struct capture *c, const struct capture_iface *iface, 
 		}
 	}
 	c->nattached++;
-	return 0;
+	return warn_of_earlier(a, iface->name, err);
+}
+
+static bool ringbuf_intact(struct capture *c, uint32_t ifindex)
+{
+	for (unsigned int i = 0; i < c->nattached; i++) {
+		struct hook *hooks = c->attached[i].hooks;
+
+		if (c->attached[i].ifindex == ifindex)
+			return hook_intact(&hooks[0]) & hook_intact(&hooks[1]);
+	}
+	return false;
 }
 
 static void ringbuf_detach(struct capture *c, uint32_t ifindex)
@@ -519,6 +546,7 @@ const struct capture_ops capture_ringbuf = {
 	.close = ringbuf_close,
 	.describe = ringbuf_describe,
 	.attach = ringbuf_attach,
+	.intact = ringbuf_intact,
 	.detach = ringbuf_detach,
 	.quiesce = ringbuf_quiesce,
 	.counts = ringbuf_counts,

@@ -20,16 +20,14 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
-#include <libmnl/libmnl.h>
 #include <linux/bpf.h>
-#include <linux/pkt_sched.h>
-#include <linux/rtnetlink.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "clock.h"
+#include "tc.h"
 #include "util.h"
 
 /* <linux/bpf.h> of 6.6. */
@@ -148,6 +146,11 @@ static bool leftover(uint32_t prog_id)
 	return false;
 }
 
+static const char *direction_name(enum direction direction)
+{
+	return direction == DIRECTION_EGRESS ? "egress" : "ingress";
+}
+
 static enum bpf_tc_attach_point attach_point(enum direction direction)
 {
 	return direction == DIRECTION_EGRESS ? BPF_TC_EGRESS : BPF_TC_INGRESS;
@@ -174,109 +177,100 @@ static void clsact_clean(const struct hook *h)
 	}
 }
 
-static int clsact_attach(struct hook *h, int prog_fd)
+/*
+ * Filters run in the order of their priorities. One that is ahead of ours and takes a packet
+ * (any verdict but "go on") keeps us from seeing it.
+ */
+static uint16_t clsact_earlier(const struct hook *h)
+{
+	struct tc_filters there;
+
+	if (tc_filters(h->ifindex, h->direction, &there) || there.first >= HOOK_PRIORITY)
+		return 0;
+	return there.first;
+}
+
+static int clsact_attach(struct hook *h, int prog_fd, struct err *err)
 {
 	LIBBPF_OPTS(bpf_tc_hook, qdisc, .ifindex = (int)h->ifindex,
 		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
 	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)h->ifindex,
 		    .attach_point = attach_point(h->direction));
+	const char *where = direction_name(h->direction);
 	int r;
 
 	r = bpf_tc_hook_create(&qdisc);
 	if (r && r != -EEXIST)
-		return r;
+		return err_sys(err, r, "cannot make a clsact qdisc");
 	h->made_qdisc = !r;
+	/* It takes filters for egress too, and runs them at ingress. */
+	if (r && tc_old_ingress(h->ifindex))
+		return err_set(err, r,
+			       "it has a qdisc of the kind \"ingress\" in the place of \"clsact\", "
+			       "which has no egress side");
 	clsact_clean(h);
 	for (uint32_t handle = 1; handle <= HOOK_HANDLES; handle++) {
 		LIBBPF_OPTS(bpf_tc_opts, opts, .handle = handle, .priority = HOOK_PRIORITY,
 			    .prog_fd = prog_fd);
 
 		r = bpf_tc_attach(&tc, &opts);
-		if (!r)
-			h->handle = handle;
-		if (r != -EEXIST)
-			return r;
+		if (r == -EEXIST)
+			continue;
+		if (r)
+			return err_sys(err, r, "cannot attach at %s", where);
+		h->handle = handle;
+		h->prog_id = opts.prog_id;
+		h->earlier = clsact_earlier(h);
+		return 0;
 	}
-	return -EBUSY;
-}
-
-static int filter_seen(const struct nlmsghdr *nlh, void *ret)
-{
-	if (nlh->nlmsg_type == RTM_NEWTFILTER)
-		*(bool *)ret = true;
-	return MNL_CB_OK;
-}
-
-/* Ask for all filters below @parent. */
-static int dump_filters(struct mnl_socket *nl, uint32_t ifindex, uint32_t parent, bool *ret_any)
-{
-	char buf[8192] __attribute__((aligned(8)));
-	unsigned int port = mnl_socket_get_portid(nl);
-	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
-	struct tcmsg *tc;
-	ssize_t n;
-	int r = MNL_CB_OK;
-
-	nlh->nlmsg_type = RTM_GETTFILTER;
-	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	nlh->nlmsg_seq = parent;
-	tc = mnl_nlmsg_put_extra_header(nlh, sizeof(*tc));
-	tc->tcm_family = AF_UNSPEC;
-	tc->tcm_ifindex = (int)ifindex;
-	tc->tcm_parent = parent;
-	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
-		return -errno;
-	while (r > MNL_CB_STOP) {
-		n = mnl_socket_recvfrom(nl, buf, sizeof(buf));
-		if (n < 0)
-			return -errno;
-		r = mnl_cb_run(buf, (size_t)n, parent, port, filter_seen, ret_any);
-	}
-	return r < 0 ? -errno : 0;
+	return err_set(err, -EBUSY, "all %d handles for capture filters are taken at %s",
+		       HOOK_HANDLES, where);
 }
 
 /* Nobody's filter is left in the clsact qdisc? When that cannot be known, it is not so. */
 static bool qdisc_unused(uint32_t ifindex)
 {
-	struct mnl_socket *nl = mnl_socket_open(NETLINK_ROUTE);
-	bool any = false;
-	int r = -1;
+	struct tc_filters in, out;
 
-	if (!nl)
-		return false;
-	if (!mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID)) {
-		r = dump_filters(nl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS), &any);
-		if (!r)
-			r = dump_filters(nl, ifindex, TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
-					 &any);
-	}
-	mnl_socket_close(nl);
-	return !r && !any;
+	return !tc_filters(ifindex, DIRECTION_INGRESS, &in) &&
+	       !tc_filters(ifindex, DIRECTION_EGRESS, &out) && !in.n && !out.n;
 }
 
 int hook_attach(struct hook *h, enum hook_mode mode, int prog_fd, uint32_t ifindex,
 		enum direction direction, struct err *err)
 {
-	const char *where = direction == DIRECTION_EGRESS ? "egress" : "ingress";
 	int r;
 
 	*h = (struct hook){.ifindex = ifindex, .direction = direction, .link_fd = -1};
 	if (mode == HOOK_TCX) {
 		r = tcx_attach(prog_fd, ifindex, direction);
-		if (r >= 0) {
-			h->link_fd = r;
-			return 0;
-		}
-	} else {
-		r = clsact_attach(h, prog_fd);
-		if (!r)
-			return 0;
-		hook_detach(h);
+		if (r < 0)
+			return err_sys(err, r, "cannot attach at %s", direction_name(direction));
+		h->link_fd = r;
+		return 0;
 	}
-	if (r == -EBUSY)
-		return err_set(err, r, "all %d handles for capture filters are taken at %s",
-			       HOOK_HANDLES, where);
-	return err_sys(err, r, "cannot attach at %s", where);
+	r = clsact_attach(h, prog_fd, err);
+	if (r)
+		hook_detach(h);
+	return r;
+}
+
+bool hook_intact(struct hook *h)
+{
+	LIBBPF_OPTS(bpf_tc_hook, tc, .ifindex = (int)h->ifindex,
+		    .attach_point = attach_point(h->direction));
+	LIBBPF_OPTS(bpf_tc_opts, there, .handle = h->handle, .priority = HOOK_PRIORITY);
+	int r;
+
+	if (h->link_fd >= 0)
+		return true;
+	r = h->handle ? bpf_tc_query(&tc, &there) : -ENOENT;
+	if (r ? r != -ENOENT && r != -EINVAL && r != -ENODEV : there.prog_id == h->prog_id)
+		return true;
+	/* What is there now, qdisc included, is somebody else's. */
+	h->handle = 0;
+	h->made_qdisc = false;
+	return false;
 }
 
 /*

@@ -24,7 +24,9 @@ struct hook {
 	enum direction direction;
 	int link_fd;     /* TCX, else -1 */
 	uint32_t handle; /* clsact, else 0 */
-	bool made_qdisc; /* the clsact qdisc was not there before */
+	uint32_t prog_id;
+	bool made_qdisc;  /* the clsact qdisc was not there before */
+	uint16_t earlier; /* priority of another clsact filter that runs first, 0: none */
 };
 
 /*
@@ -41,6 +43,11 @@ int hook_choose(enum hook_mode mode, struct err *err);
  */
 int hook_attach(struct hook *h, enum hook_mode mode, int prog_fd, uint32_t ifindex,
 		enum direction direction, struct err *err);
+/*
+ * False: somebody has removed the clsact filter. Then it only remains to detach. True when
+ * that cannot be known. (A TCX link can be taken from us only by force.)
+ */
+bool hook_intact(struct hook *h);
 /* Idempotent, also on a struct of zeros; the interface may be gone. */
 void hook_detach(struct hook *h);
 

@@ -361,27 +361,127 @@ static void nothing_stays_after_detach(void **state)
 	assert_false(qdisc_there(A));
 }
 
-static void another_ones_qdisc_and_filters_stay(void **state)
+/* A filter of somebody else on A that leaves packets alone. */
+static void other_filter(enum bpf_tc_attach_point where, uint32_t priority)
 {
 	static const struct bpf_insn pass[] = {
 		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = -1},
 		{.code = BPF_JMP | BPF_EXIT},
 	};
+	LIBBPF_OPTS(bpf_tc_hook, qdisc, .ifindex = (int)if_nametoindex(A),
+		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)if_nametoindex(A), .attach_point = where);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = 1, .priority = priority);
+	int r = bpf_tc_hook_create(&qdisc);
+
+	assert_true(r == 0 || r == -EEXIST);
+	opts.prog_fd =
+		bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "pass", "GPL", pass, ARRAY_SIZE(pass), NULL);
+	assert_true(opts.prog_fd >= 0);
+	assert_int_equal(bpf_tc_attach(&hook, &opts), 0);
+	close(opts.prog_fd);
+}
+
+/* Attach to A; what attach() returns, and says when that is not 0. */
+static int try_attach(struct env *e, struct err *err)
+{
+	struct capture_iface iface = {.ifindex = if_nametoindex(A), .name = A, .rule = rule_a};
+
+	return capture_ringbuf.attach(e->capture, &iface, err);
+}
+
+static void a_filter_that_runs_before_ours_is_told_of(void **state)
+{
+	struct err err = {};
+	struct env e;
+
+	(void)state;
+	ENV_SKIP();
+	open_mode(&e, HOOK_CLSACT);
+	other_filter(BPF_TC_INGRESS, HOOK_PRIORITY + 1);
+	assert_int_equal(try_attach(&e, &err), 0);
+	capture_ringbuf.detach(e.capture, if_nametoindex(A));
+	other_filter(BPF_TC_EGRESS, 7);
+	assert_int_equal(try_attach(&e, &err), 1);
+	assert_string_equal(err.text, "another filter (priority 7) runs first on egress of " A
+				      ": packets that it takes are not seen");
+	capture_ringbuf.detach(e.capture, if_nametoindex(A));
+	other_filter(BPF_TC_INGRESS, 5);
+	assert_int_equal(try_attach(&e, &err), 1);
+	assert_non_null(strstr(err.text, "(priority 5) runs first on ingress and egress of"));
+	env_close(&e);
+}
+
+static void a_filter_on_a_chain_apart_is_not_before_ours(void **state)
+{
+	struct err err = {};
+	struct env e;
+
+	(void)state;
+	ENV_SKIP();
+	env_run("tc", "qdisc", "add", "dev", A, "clsact", NULL);
+	env_run("tc", "filter", "add", "dev", A, "ingress", "chain", "3", "pref", "1", "protocol",
+		"all", "u32", "match", "u32", "0", "0", NULL);
+	open_mode(&e, HOOK_CLSACT);
+	assert_int_equal(try_attach(&e, &err), 0);
+	env_close(&e);
+}
+
+/* Such a qdisc takes our egress filter, but runs it at ingress. */
+static void a_qdisc_without_egress_is_refused(void **state)
+{
+	struct err err = {};
+	struct env e;
+
+	(void)state;
+	ENV_SKIP();
+	env_run("tc", "qdisc", "add", "dev", A, "ingress", NULL);
+	open_mode(&e, HOOK_CLSACT);
+	assert_int_equal(try_attach(&e, &err), -EEXIST);
+	assert_non_null(strstr(err.text, "no egress side"));
+	assert_false(filter_there(A, DIRECTION_INGRESS, 1));
+	env_close(&e);
+}
+
+static void a_hook_that_somebody_removed_is_missed(void **state)
+{
+	enum hook_mode mode = *(const enum hook_mode *)*state;
+	uint32_t a = if_nametoindex(A);
+	struct env e, other;
+
+	ENV_SKIP();
+	skip_without(mode);
+	open_mode(&e, mode);
+	assert_false(capture_ringbuf.intact(e.capture, a));
+	env_attach(&e, A, &rule_a);
+	assert_true(capture_ringbuf.intact(e.capture, a));
+	env_run("tc", "qdisc", "replace", "dev", A, "clsact", NULL);
+	env_run("tc", "qdisc", "del", "dev", A, "clsact", NULL);
+	assert_int_equal(capture_ringbuf.intact(e.capture, a), mode == HOOK_TCX);
+	/* What comes in its place is not touched, not even with our priority and handle. */
+	open_mode(&other, mode);
+	env_attach(&other, A, &rule_a);
+	assert_int_equal(capture_ringbuf.intact(e.capture, a), mode == HOOK_TCX);
+	capture_ringbuf.detach(e.capture, a);
+	assert_true(capture_ringbuf.intact(other.capture, a));
+	env_attach(&e, A, &rule_a);
+	assert_true(capture_ringbuf.intact(e.capture, a));
+	env_close(&e);
+	env_close(&other);
+}
+
+static void another_ones_qdisc_and_filters_stay(void **state)
+{
 	LIBBPF_OPTS(bpf_tc_hook, hook, .attach_point = BPF_TC_EGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = 1, .priority = 1);
 	LIBBPF_OPTS(bpf_tc_opts, query, .handle = 1, .priority = 1);
 	struct env e;
 
 	(void)state;
 	ENV_SKIP();
 	hook.ifindex = (int)if_nametoindex(A);
-	opts.prog_fd =
-		bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "pass", "GPL", pass, ARRAY_SIZE(pass), NULL);
-	assert_true(opts.prog_fd >= 0);
 	open_mode(&e, HOOK_CLSACT);
 	env_attach(&e, A, &rule_a);
-	assert_int_equal(bpf_tc_attach(&hook, &opts), 0);
-	close(opts.prog_fd);
+	other_filter(BPF_TC_EGRESS, 1);
 	env_close(&e);
 	assert_false(filter_there(A, DIRECTION_INGRESS, 1));
 	assert_int_equal(bpf_tc_query(&hook, &query), 0);
@@ -479,6 +579,11 @@ int main(void)
 		TEST_IN(clsact, two_agents_live_side_by_side),
 		TEST(nothing_stays_after_detach),
 		TEST(another_ones_qdisc_and_filters_stay),
+		TEST(a_filter_that_runs_before_ours_is_told_of),
+		TEST(a_filter_on_a_chain_apart_is_not_before_ours),
+		TEST(a_qdisc_without_egress_is_refused),
+		TEST_IN(tcx, a_hook_that_somebody_removed_is_missed),
+		TEST_IN(clsact, a_hook_that_somebody_removed_is_missed),
 		TEST(what_a_killed_agent_left_is_removed),
 		TEST_IN(tcx, an_interface_that_is_gone_is_an_error_only_to_attach),
 		TEST_IN(clsact, an_interface_that_is_gone_is_an_error_only_to_attach),
