@@ -49,6 +49,7 @@ struct agent {
 	struct reader *reader;
 	struct uplink *uplink;
 	int epoll_fd, signal_fd, timer_fd;
+	bool list_again; /* what is known of the interfaces may be incomplete */
 	bool stopping;
 };
 
@@ -177,15 +178,23 @@ static int make_loop(struct agent *a, struct err *err)
 	return r;
 }
 
+/* One that fails is tried again with the next tick. */
 static void list_interfaces(struct agent *a)
 {
 	struct err err;
+	int r;
 
 	ifaces_list_begin(a->ifaces);
-	if (rtnl_list(a->rtnl, ifaces_link, a->ifaces, &err) < 0)
-		log_error("%s", err.text);
-	else
+	r = rtnl_list(a->rtnl, ifaces_link, a->ifaces, &err);
+	a->list_again = r < 0;
+	if (r == 0) {
 		ifaces_list_end(a->ifaces);
+		return;
+	}
+	ifaces_settle(a->ifaces);
+	/* Interrupted: there were changes meanwhile. That is no trouble. */
+	if (r != -EINTR)
+		log_error("%s", err.text);
 }
 
 static void on_netlink(struct agent *a)
@@ -194,10 +203,12 @@ static void on_netlink(struct agent *a)
 	int r = rtnl_read(a->rtnl, ifaces_link, a->ifaces, &err);
 
 	ifaces_settle(a->ifaces);
-	if (r == -ENOBUFS)
+	if (r == -ENOBUFS) {
 		list_interfaces(a);
-	else if (r < 0)
+	} else if (r < 0) {
 		log_error("%s", err.text);
+		a->list_again = true;
+	}
 }
 
 static void push_stats(struct agent *a)
@@ -276,6 +287,8 @@ static void on_tick(struct agent *a)
 
 	event_clear(a->timer_fd);
 	a->ops->beat(a->capture);
+	if (ifaces_tend(a->ifaces) || a->list_again)
+		list_interfaces(a);
 	ifaces_count(a->ifaces);
 	/* A queue that a long outage has filled is no place for one more set every second. */
 	if (a->queue && !queue_half_full(a->queue))

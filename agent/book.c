@@ -81,6 +81,19 @@ out:
 	return r;
 }
 
+void book_remove(struct book *b, uint32_t id)
+{
+	struct entry *e;
+
+	pthread_mutex_lock(&b->lock);
+	e = find(b, id);
+	if (e) {
+		memmove(e, e + 1, (size_t)(b->entries + b->n - (e + 1)) * sizeof(*e));
+		b->n--;
+	}
+	pthread_mutex_unlock(&b->lock);
+}
+
 void book_gone(struct book *b, uint32_t id)
 {
 	struct entry *e;

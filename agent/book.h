@@ -17,6 +17,8 @@ struct book *book_free(struct book *b);
 
 /* Enter an interface: fills in @info->id. -ENOMEM. */
 int book_add(struct book *b, struct stream_iface *info);
+/* Take an interface out again that nobody was told of. */
+void book_remove(struct book *b, uint32_t id);
 /* It is captured no more; its last counts have been booked. */
 void book_gone(struct book *b, uint32_t id);
 

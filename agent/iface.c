@@ -21,10 +21,14 @@
 #include "packet.h"
 #include "util.h"
 
+#define TEND_AT_ONCE 64
+#define RETRY_TICKS  10
+
 struct iface {
 	uint32_t ifindex, id, slot;
 	char name[RTNL_NAME_MAX];
-	bool failed; /* could not be attached: said so, not tried again under this name */
+	bool failed; /* could not be attached: said so */
+	bool retry;  /* but may be one day; else it is not tried again under this name */
 	bool listed;
 };
 
@@ -36,6 +40,8 @@ struct ifaces {
 	struct iface going[IFACE_SLOTS]; /* detached, not settled; their slots are taken */
 	size_t n_going;
 	bool slots[IFACE_SLOTS];
+	size_t tended; /* index of the interface whose hooks were looked at last */
+	unsigned int ticks;
 };
 
 struct ifaces *ifaces_new(const struct ifaces_config *config)
@@ -152,10 +158,16 @@ static int attach(struct ifaces *f, const struct rtnl_link *link, struct iface *
 	to.rule.raw_ip = info.link_type == LINK_RAW;
 	/* Each of many takes the kernel some 30 ms, and a stale heart stops them all. */
 	c->ops->beat(c->capture);
-	c->ops->reset(c->capture, iface->slot);
-	r = tell(f, &info, err);
+	r = c->ops->reset(c->capture, iface->slot);
+	if (r < 0)
+		err_sys(err, r, "its counters cannot be set to zero");
 	if (r == 0)
-		r = c->ops->attach(c->capture, &to, err);
+		r = tell(f, &info, err);
+	if (r < 0) {
+		book_remove(c->book, info.id);
+		goto out;
+	}
+	r = c->ops->attach(c->capture, &to, err);
 	if (r < 0) {
 		struct err ignored;
 
@@ -224,11 +236,36 @@ void ifaces_settle(struct ifaces *f)
 		settle(f, &f->going[--f->n_going]);
 }
 
+/* For want of room, which there may be one day? */
+static bool may_work_later(int r)
+{
+	return r == -ENOBUFS || r == -ENOSPC || r == -ENOMEM;
+}
+
+/* Try to capture what @iface stands for; @again: it could not be done before. */
+static int try_attach(struct ifaces *f, const struct rtnl_link *link, struct iface *iface,
+		      bool again)
+{
+	struct err err;
+	int r = attach(f, link, iface, &err);
+
+	iface->failed = r < 0;
+	iface->retry = may_work_later(r);
+	if (r == -ENODEV || (r < 0 && again))
+		return r;
+	if (r < 0)
+		log_warn("interface \"%s\" cannot be captured: %s, going on without it", link->name,
+			 err.text);
+	else
+		log_info("capturing interface \"%s\" (index %u)", link->name, link->ifindex);
+	if (r > 0)
+		log_warn("%s", err.text);
+	return r;
+}
+
 static void add(struct ifaces *f, const struct rtnl_link *link)
 {
 	struct iface iface = {.ifindex = link->ifindex, .listed = true};
-	struct err err;
-	int r;
 
 	if (f->n == f->cap) {
 		size_t cap = f->cap ? 2 * f->cap : 16;
@@ -242,17 +279,8 @@ static void add(struct ifaces *f, const struct rtnl_link *link)
 		f->cap = cap;
 	}
 	snprintf(iface.name, sizeof(iface.name), "%s", link->name);
-	r = attach(f, link, &iface, &err);
-	if (r == -ENODEV)
-		return;
-	if (r < 0) {
-		log_warn("interface \"%s\" cannot be captured: %s, going on without it", link->name,
-			 err.text);
-		iface.failed = true;
-	} else {
-		log_info("capturing interface \"%s\" (index %u)", link->name, link->ifindex);
-	}
-	f->v[f->n++] = iface;
+	if (try_attach(f, link, &iface, false) != -ENODEV)
+		f->v[f->n++] = iface;
 }
 
 void ifaces_link(void *ctx, const struct rtnl_link *link)
@@ -266,10 +294,34 @@ void ifaces_link(void *ctx, const struct rtnl_link *link)
 		detach(f, iface, link->deleted ? "is gone" : "has another name now");
 		iface = NULL;
 	}
-	if (iface)
+	if (iface) {
 		iface->listed = true;
-	else if (wanted && link->up)
+		if (iface->retry && link->up)
+			try_attach(f, link, iface, true);
+	} else if (wanted && link->up) {
 		add(f, link);
+	}
+}
+
+bool ifaces_tend(struct ifaces *f)
+{
+	bool list = false;
+
+	for (size_t i = MIN(f->n, TEND_AT_ONCE); i-- > 0 && f->n;) {
+		struct iface *iface = &f->v[f->tended++ % f->n];
+
+		if (iface->failed || f->config.ops->intact(f->config.capture, iface->ifindex))
+			continue;
+		log_warn("somebody removed the hooks from \"%s\": packets since then are missing",
+			 iface->name);
+		detach(f, iface, "is to be attached again");
+		list = true;
+	}
+	ifaces_settle(f);
+	if (++f->ticks % RETRY_TICKS == 0)
+		for (size_t i = 0; i < f->n; i++)
+			list |= f->v[i].retry;
+	return list;
 }
 
 void ifaces_list_begin(struct ifaces *f)
@@ -304,9 +356,14 @@ size_t ifaces_number(const struct ifaces *f)
 
 void ifaces_stop(struct ifaces *f)
 {
-	for (size_t i = 0; i < f->n; i++)
-		if (!f->v[i].failed)
-			f->config.ops->detach(f->config.capture, f->v[i].ifindex);
+	for (size_t i = 0; i < f->n; i++) {
+		if (f->v[i].failed)
+			continue;
+		f->config.ops->detach(f->config.capture, f->v[i].ifindex);
+		/* As in attach(): those whose turn is still to come go on capturing. */
+		f->config.ops->beat(f->config.capture);
+	}
+	ifaces_settle(f);
 	f->config.ops->quiesce(f->config.capture);
 	ifaces_count(f);
 }

@@ -37,6 +37,13 @@ void ifaces_settle(struct ifaces *f);
 void ifaces_list_begin(struct ifaces *f);
 void ifaces_list_end(struct ifaces *f);
 
+/*
+ * Every second: look after the hooks of some interfaces in turn, and have another try at
+ * those that could not be captured for want of something that may be there by now. True
+ * when the interfaces are to be listed for that.
+ */
+bool ifaces_tend(struct ifaces *f);
+
 /* Copy the kernel's counters into the book. */
 void ifaces_count(struct ifaces *f);
 size_t ifaces_number(const struct ifaces *f);
