@@ -28,6 +28,8 @@
 #define FEEDS_AT_REST  4096u        /* streams that are kept in mind after they ended */
 #define IFACES_AT_REST (256u << 10) /* of all of them; below 200 MB */
 #define IFACES_MAX     (1u << 20)   /* of these and of the sessions; below 800 MB */
+#define PAYLOAD_SHARE  (256u << 10) /* of each session, for large messages */
+#define PAYLOAD_MIN    (64u << 20)
 #define WORKERS_MAX    64u
 #define FDS_PER_WORKER 4u
 #define FDS_OTHER      64u
@@ -139,6 +141,7 @@ int collector_new(const struct config *config, struct collector **ret, struct er
 			.registry = c->registry,
 			.output = c->output,
 			.noise = &c->noise,
+			.payload_max = MAX(config->max_sessions * PAYLOAD_SHARE, PAYLOAD_MIN),
 			.credit = config->credit_bytes,
 			.hello_timeout = HELLO_TIMEOUT,
 			.heartbeat = HEARTBEAT,

@@ -10,8 +10,10 @@
  * the kernel drop our last words at the peer.
  *
  * Memory: the payload buffer grows to what a header declared and stream_header_decode()
- * allowed, before HELLO no further than a control message; the queue to the peer is
- * bounded by OUT_MAX. Only the worker's thread touches a session, but for
+ * allowed, before HELLO no further than a control message. A session keeps it up to
+ * PAYLOAD_KEEP; larger ones live for one message and come out of a budget of all sessions,
+ * because a peer may leave its message unfinished for as long as it likes. The queue to the
+ * peer is bounded by OUT_MAX. Only the worker's thread touches a session, but for
  * owner.superseded. A message that the output does not take stays here (`stuck`), nothing
  * more is read, and it is tried again every env->retry.
  */
@@ -25,8 +27,10 @@
 #include "session_internal.h"
 #include "util.h"
 
-#define OUT_MAX         (1u << 20)
-#define BURST_BYTES     (1u << 20) /* read at a time, then other sessions have their turn */
+#define PAYLOAD_KEEP    (128u << 10) /* more than a message with default settings */
+#define OUT_MAX         (64u << 10)
+#define OUT_BURST       (OUT_MAX / 2) /* answers in a row, then they are sent */
+#define BURST_BYTES     (1u << 20)    /* read at a time, then other sessions have their turn */
 #define LINGER_TIMEOUT  (2 * NSEC_PER_SEC)
 #define STOP_LINGER     (500 * NSEC_PER_MSEC) /* of an agent; strangers get nothing */
 #define HEARTBEATS_LOST 3u
@@ -56,6 +60,15 @@ int session_new(struct session_env *env, struct session_scratch *scratch, int fd
 	return r;
 }
 
+static void drop_payload(struct session *s)
+{
+	if (s->payload_cap > PAYLOAD_KEEP)
+		atomic_fetch_sub(&s->env->payload_used, s->payload_cap);
+	free(s->payload);
+	s->payload = NULL;
+	s->payload_cap = 0;
+}
+
 struct session *session_free(struct session *s)
 {
 	if (!s)
@@ -63,7 +76,7 @@ struct session *session_free(struct session *s)
 	session_leave(s, s->stopping ? FEED_CONNECTED : FEED_LOST);
 	tls_free(s->tls);
 	close(s->fd);
-	free(s->payload);
+	drop_payload(s);
 	buf_free(&s->tx);
 	buf_free(&s->out);
 	free(s);
@@ -117,6 +130,7 @@ static void begin_closing(struct session *s, nsec_t now, nsec_t linger)
 	s->stuck = false;
 	s->since = now;
 	s->linger = linger;
+	drop_payload(s);
 }
 
 static enum stream_error_code error_code(int r)
@@ -207,18 +221,26 @@ void session_stop(struct session *s, nsec_t now)
 	begin_closing(s, now, linger);
 }
 
+/* The buffer has nothing in it when a header asks for more. */
 static int grow_payload(struct session *s, size_t n, struct err *err)
 {
-	uint8_t *p;
+	struct session_env *env = s->env;
 
 	if (n <= s->payload_cap)
 		return 0;
-	p = realloc(s->payload, n);
-	if (!p)
-		return err_set(err, -ENOMEM, "no memory for a message of %zu bytes", n);
-	s->payload = p;
+	drop_payload(s);
+	if (n > PAYLOAD_KEEP && atomic_fetch_add(&env->payload_used, n) + n > env->payload_max) {
+		atomic_fetch_sub(&env->payload_used, n);
+		return err_set(err, -ENOMEM,
+			       "large messages of all agents have more than %zu MiB already",
+			       env->payload_max >> 20);
+	}
 	s->payload_cap = n;
-	return 0;
+	s->payload = malloc(n);
+	if (s->payload)
+		return 0;
+	drop_payload(s);
+	return err_set(err, -ENOMEM, "no memory for a message of %zu bytes", n);
 }
 
 static int take_header(struct session *s, struct err *err)
@@ -276,6 +298,8 @@ static bool dispatch(struct session *s, nsec_t now)
 	}
 	s->have = 0;
 	s->stuck = false;
+	if (s->payload_cap > PAYLOAD_KEEP)
+		drop_payload(s);
 	if (r > 0)
 		begin_closing(s, now, LINGER_TIMEOUT);
 	return r == 0;
@@ -299,7 +323,7 @@ static bool read_burst(struct session *s, nsec_t now)
 	struct err err;
 	int r = 1;
 
-	while (bytes < BURST_BYTES) {
+	while (bytes < BURST_BYTES && s->out.len < OUT_BURST) {
 		r = receive(s, now, &err);
 		if (r <= 0)
 			break;
@@ -312,7 +336,7 @@ static bool read_burst(struct session *s, nsec_t now)
 	else if (r < 0 && r != -EAGAIN)
 		fail(s, now, r, &err);
 	session_put_ack(s);
-	return r > 0 && bytes >= BURST_BYTES;
+	return r > 0 && (bytes >= BURST_BYTES || s->out.len >= OUT_BURST);
 }
 
 /* 0: all is sent; -EAGAIN; -errno. */

@@ -20,6 +20,8 @@ struct session_env {
 	struct registry *registry;
 	struct output *output;
 	struct noise *noise;
+	size_t payload_max; /* bytes of large messages that come in, all sessions together */
+	atomic_size_t payload_used;
 	uint64_t credit;      /* bytes of numbered messages under way, per session */
 	nsec_t hello_timeout; /* for handshake and HELLO together */
 	nsec_t heartbeat;     /* an agent silent for three of them is gone */

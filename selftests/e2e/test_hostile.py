@@ -314,11 +314,19 @@ def many_large_messages_that_never_end_take_bounded_memory(lab):
     rng = random.Random(6)
     body = bytes(MAX_PAYLOAD - 1)
     sessions = MAX_SESSIONS - 4
-    with good_agent(lab, mib=64 + sessions * 4, count=9000):
+    budget = 64
+    with good_agent(lab, mib=64 + budget, count=9000) as collector:
         crowd = [connect(lab) for _ in range(sessions)]
         for s in crowd:
             s.sendall(guest_messages(rng)[0])
-            s.sendall(ps.header(ps.DATA, MAX_PAYLOAD, 0, seq=1, raw_len=MAX_RAW) + body)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                s.sendall(ps.header(ps.DATA, MAX_PAYLOAD, 0, seq=1, raw_len=MAX_RAW) + body)
+        collector.wait_for("large messages of all agents have more than 64 MiB already")
+        refused = 0
+        for s in crowd[budget // 4:]:
+            s.shutdown(socket.SHUT_WR)
+            refused += b"large messages" in answer(s)
+        assert refused == sessions - budget // 4, refused
         for s in crowd:
             s.close()
 

@@ -104,6 +104,7 @@ static int setup(void **state)
 		.registry = registry_new(&limits, b->output, collect_line, NULL),
 		.output = b->output,
 		.noise = &b->noise,
+		.payload_max = 3 << 20,
 		.credit = 1 << 20,
 		.hello_timeout = 10 * SECOND,
 		.heartbeat = 10 * SECOND,
@@ -566,6 +567,74 @@ static void oversized_message_is_refused_by_its_header(void **state)
 	expect_error(p, STREAM_E_TOO_BIG);
 }
 
+/* The stream of another agent. */
+static struct peer *begin_other(uint64_t epoch)
+{
+	struct stream_hello m = {.agent_id = {4},
+				 .epoch = epoch,
+				 .first_unacked = 1,
+				 .next_seq = 1,
+				 .agent_name = "web2"};
+	struct peer *p = dial(1);
+	struct buf b = {};
+
+	stream_hello_encode(&b, &m);
+	send_message(p, STREAM_HELLO, 0, &b);
+	expect_welcome(p, 1);
+	send_meta(p, 1, ETHERNET);
+	expect_ack(p, 1, 0);
+	return p;
+}
+
+static void large_messages_share_a_budget(void **state)
+{
+	const struct stream_header large = {
+		.type = STREAM_DATA, .seq = 2, .payload_len = 2 << 20, .raw_len = 1};
+	uint8_t head[STREAM_HEADER_SIZE];
+	struct peer *first = begin(), *second = begin_other(1);
+	struct stream_error m;
+
+	(void)state;
+	stream_header_encode(head, &large);
+	send_all(first, head, sizeof(head));
+	assert_int_equal(bench.env.payload_used, large.payload_len);
+	send_all(second, head, sizeof(head));
+	assert_int_equal(next_message(second), STREAM_ERROR);
+	assert_int_equal(stream_error_decode(second->payload, second->header.payload_len, &m, NULL),
+			 0);
+	assert_int_equal(m.code, STREAM_E_BUSY);
+	assert_int_not_equal(m.retry_after_ms, 0);
+
+	/* Who has small ones is not concerned, and what ended has given all back. */
+	second = begin_other(2);
+	send_data(second, 2, &one_packet);
+	expect_ack(second, 2, 0);
+	shutdown(first->fd, SHUT_WR);
+	run(first);
+	assert_int_equal(bench.env.payload_used, 0);
+}
+
+static void buffer_of_a_large_message_is_given_back(void **state)
+{
+	const size_t n = 2 << 20;
+	struct stream_header h = {.type = STREAM_DATA, .seq = 2, .payload_len = (uint32_t)n};
+	uint8_t *message = calloc(1, STREAM_HEADER_SIZE + n);
+	struct peer *p = begin();
+
+	(void)state;
+	assert_non_null(message);
+	/* One that is here already is not looked at. */
+	h.seq = 1;
+	h.payload_crc = gzip_crc32(0, message, n);
+	stream_header_encode(message, &h);
+	send_all(p, message, STREAM_HEADER_SIZE + n - 1);
+	assert_int_equal(bench.env.payload_used, n);
+	send_all(p, message + STREAM_HEADER_SIZE, 1);
+	assert_int_equal(bench.env.payload_used, 0);
+	expect_ack(p, 1, STREAM_HEADER_SIZE + n);
+	free(message);
+}
+
 static void torn_stream_is_unknown(void **state)
 {
 	struct peer *p = begin();
@@ -946,6 +1015,8 @@ int main(void)
 		TEST(bad_data_costs_the_session_and_nothing_else),
 		TEST(bomb_stays_within_its_declared_size),
 		TEST(oversized_message_is_refused_by_its_header),
+		TEST(large_messages_share_a_budget),
+		TEST(buffer_of_a_large_message_is_given_back),
 		TEST(torn_stream_is_unknown),
 		TEST(only_hello_may_come_first),
 		TEST(hello_comes_once),
