@@ -122,6 +122,7 @@ static void fold_one(struct feed *f)
 		struct feed_side *from = &f->ifaces[at]->side[d], *to = &f->folded.side[d];
 
 		ledger_add(&to->stats, &from->stats);
+		to->blind |= from->blind;
 		count_add(&to->committed, &from->committed);
 		count_add(&to->lost_output, &from->lost_output);
 		count_add(&to->gap, &from->gap);
@@ -219,8 +220,10 @@ int feed_introduce(struct feed *f, const struct stream_hello *hello, bool adopt,
 	for (size_t i = 0; r == 0 && i < hello->n_ifaces; i++) {
 		n_gone += hello->ifaces[i].gone;
 		r = describe_locked(f, &hello->ifaces[i], &iface, err);
-		for (int d = 0; r == 0 && adopt && d < 2; d++)
+		for (int d = 0; r == 0 && adopt && d < 2; d++) {
 			iface->side[d].committed = hello->ifaces[i].committed[d];
+			iface->side[d].blind = iface->side[d].committed.packets > 0;
+		}
 	}
 	/*
 	 * An unacknowledged message may name what is gone, if HELLO names it too. Those were
@@ -305,8 +308,10 @@ int feed_stats(struct feed *f, const struct stream_stats *stats, struct err *err
 		const struct stream_stats_part *p = &stats->parts[i];
 
 		r = side_of(f, p->iface, p->direction, &s, err);
-		if (r == 0 && s)
+		if (r == 0 && s) {
 			s->stats = p->counts;
+			s->blind = false;
+		}
 	}
 	pthread_mutex_unlock(&f->lock);
 	return r;

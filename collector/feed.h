@@ -21,8 +21,9 @@
 #define FEED_IDENTITY_MAX 256u
 
 struct feed_side {
-	struct ledger stats;             /* the agent's latest STATS */
-	struct ledger_count committed;   /* written here, or acknowledged before HELLO */
+	struct ledger stats;           /* the agent's latest STATS */
+	bool blind;                    /* it had packets elsewhere, and no STATS came here since */
+	struct ledger_count committed; /* written here, or acknowledged before HELLO */
 	struct ledger_count lost_output; /* could not be written */
 	struct ledger_count gap;         /* lost according to GAPs */
 	struct ledger_count tally;       /* of the group in hand */

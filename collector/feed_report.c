@@ -21,9 +21,10 @@ static struct ledger side_ledger(const struct feed_side *s)
 	return l;
 }
 
-static enum ledger_verdict verdict_of(enum feed_state state, const struct ledger *l)
+static enum ledger_verdict verdict_of(enum feed_state state, const struct feed_side *s,
+				      const struct ledger *l)
 {
-	if (state == FEED_LOST)
+	if (state == FEED_LOST || s->blind)
 		return VERDICT_UNKNOWN;
 	if (ledger_lost(l).packets)
 		return VERDICT_INCOMPLETE;
@@ -87,7 +88,7 @@ static void report_iface(struct report *rep, const struct feed_iface *iface)
 	memcpy(line, prefix, sizeof(prefix));
 	for (int d = 0; d < 2; d++) {
 		struct ledger l = side_ledger(&iface->side[d]);
-		enum ledger_verdict verdict = verdict_of(f->state, &l);
+		enum ledger_verdict verdict = verdict_of(f->state, &iface->side[d], &l);
 		const struct ledger_subject who = {
 			.agent = f->agent_name,
 			.agent_id = f->agent_id_text,

@@ -199,6 +199,10 @@ static void counts_that_went_elsewhere_are_adopted(void **state)
 	m.first_unacked = m.next_seq = 9;
 	f = attach(&m, &owner, 9);
 	report_has("20 packets (2000 bytes) written");
+	/* What the agent lost meanwhile it has yet to say. */
+	report_has("verdict over 1 streams: unknown");
+	stats(f, 1, 20, 20);
+	report_has("verdict over 1 streams: complete");
 	registry_detach(registry, f, &owner, FEED_LOST);
 }
 
