@@ -69,11 +69,21 @@ static void drop_payload(struct session *s)
 	s->payload_cap = 0;
 }
 
+static void set_stuck(struct session *s, bool stuck)
+{
+	if (stuck && !s->stuck)
+		atomic_fetch_add(&s->env->stuck, 1);
+	else if (!stuck && s->stuck)
+		atomic_fetch_sub(&s->env->stuck, 1);
+	s->stuck = stuck;
+}
+
 struct session *session_free(struct session *s)
 {
 	if (!s)
 		return NULL;
 	session_leave(s, s->stopping ? FEED_CONNECTED : FEED_LOST);
+	set_stuck(s, false);
 	tls_free(s->tls);
 	close(s->fd);
 	drop_payload(s);
@@ -127,7 +137,7 @@ nsec_t session_deadline(const struct session *s)
 static void begin_closing(struct session *s, nsec_t now, nsec_t linger)
 {
 	s->state = SESSION_CLOSING;
-	s->stuck = false;
+	set_stuck(s, false);
 	s->since = now;
 	s->linger = linger;
 	drop_payload(s);
@@ -184,7 +194,7 @@ static void message_failed(struct session *s, nsec_t now, int r, const struct er
 {
 	switch (r) {
 	case -EAGAIN:
-		s->stuck = true;
+		set_stuck(s, true);
 		s->retry_at = now + s->env->retry;
 		/* We do not read its PINGs now; it must not take us for dead. */
 		if (now - MAX(s->heard, s->pinged) >= s->env->heartbeat) {
@@ -297,7 +307,7 @@ static bool dispatch(struct session *s, nsec_t now)
 		return false;
 	}
 	s->have = 0;
-	s->stuck = false;
+	set_stuck(s, false);
 	if (s->payload_cap > PAYLOAD_KEEP)
 		drop_payload(s);
 	if (r > 0)

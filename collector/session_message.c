@@ -194,9 +194,10 @@ static int check_blocks(struct session *s, const struct stream_data *head, struc
 	return 0;
 }
 
+/* A full disk may still have room for small messages: it works when nobody else waits. */
 static void storage_works(struct session *s)
 {
-	if (atomic_load(&s->env->storage_failing) &&
+	if (atomic_load(&s->env->storage_failing) && atomic_load(&s->env->stuck) <= s->stuck &&
 	    atomic_exchange(&s->env->storage_failing, false))
 		log_info("the output takes packets again");
 }
@@ -413,12 +414,13 @@ static int take_bye(struct session *s, struct err *err)
 	registry_end(s->feed);
 	session_put_ack(s);
 	session_put_bye(s, STREAM_BYE_STOP);
-	/* What it kept back shows in the ledger as captured and not committed. */
-	if (m.last_seq != s->written)
-		log_warn("agent \"%s\" speaks of message %" PRIu64 ", the last here is %" PRIu64,
-			 s->agent_name, m.last_seq, s->written);
 	log_info("agent \"%s\" at %s said goodbye", s->agent_name, s->peer);
-	session_leave(s, FEED_ENDED);
+	/* Its last counters are among what it kept back. */
+	if (m.last_seq != s->written)
+		noise_warn(s->env->noise,
+			   "agent \"%s\" speaks of message %" PRIu64 ", the last here is %" PRIu64,
+			   s->agent_name, m.last_seq, s->written);
+	session_leave(s, m.last_seq == s->written ? FEED_ENDED : FEED_LOST);
 	return 1;
 }
 

@@ -825,6 +825,18 @@ static void losses_at_the_agent_make_it_incomplete(void **state)
 	assert_reported("incomplete: 1 packets (2000 bytes) written, 4 lost (lost_ring 4)");
 }
 
+static void goodbye_before_the_last_message_is_unknown(void **state)
+{
+	struct peer *p = begin();
+
+	(void)state;
+	send_data(p, 2, &one_packet);
+	send_stats(p, 3, 1, 0);
+	send_bye(p, 5);
+	assert_logged("speaks of message 5, the last here is 3");
+	assert_reported("unknown: 1 packets (2000 bytes) written");
+}
+
 static void packets_that_never_came_make_it_incomplete(void **state)
 {
 	struct peer *p = begin();
@@ -832,8 +844,7 @@ static void packets_that_never_came_make_it_incomplete(void **state)
 	(void)state;
 	send_data(p, 2, &one_packet);
 	send_stats(p, 3, 3, 0);
-	send_bye(p, 5);
-	assert_logged("speaks of message 5, the last here is 3");
+	send_bye(p, 3);
 	assert_reported("incomplete: 1 packets (2000 bytes) written, 0 lost, 2 under way");
 }
 
@@ -909,6 +920,46 @@ static void full_disk_is_waited_for(void **state)
 	bench.now += 29 * SECOND;
 	run(p);
 	assert_non_null(p->session);
+}
+
+static int count_logged(const char *text)
+{
+	static char log[65536];
+	int fd = open(bench.log, O_RDONLY | O_CLOEXEC), n = 0;
+	ssize_t size = read(fd, log, sizeof(log) - 1);
+
+	assert_true(size >= 0);
+	log[size] = '\0';
+	close(fd);
+	for (const char *at = log; (at = strstr(at, text)); at++)
+		n++;
+	return n;
+}
+
+static void small_messages_on_a_full_disk_are_no_news(void **state)
+{
+	struct data big = {.interfaces = {ETHERNET, ETHERNET, ETHERNET, ETHERNET}, .caplen = 900};
+	struct peer *p = begin(), *other = begin_other(1);
+
+	(void)state;
+	/* More than the log has so far. */
+	fill_disk(3000);
+	send_data(p, 2, &big);
+	for (uint64_t seq = 2; seq < 6; seq++) {
+		send_data(other, seq, &one_packet);
+		bench.now += SECOND;
+		run(p);
+	}
+	setrlimit(RLIMIT_FSIZE, &file_limit);
+	expect_ack(other, 2, 0);
+	assert_int_equal(next_message(p), 0);
+	assert_int_equal(count_logged("the disk is full"), 1);
+	assert_int_equal(count_logged("takes packets again"), 0);
+	bench.now += SECOND;
+	run(p);
+	expect_ack(p, 2, 0);
+	assert_int_equal(count_logged("the disk is full"), 1);
+	assert_int_equal(count_logged("takes packets again"), 1);
 }
 
 /* The raw file takes its packet, then the Ethernet file is full; the session ends there. */
@@ -1029,10 +1080,12 @@ int main(void)
 		TEST(second_connection_supersedes_the_first),
 		TEST(gap_is_recorded_and_jumped),
 		TEST(losses_at_the_agent_make_it_incomplete),
+		TEST(goodbye_before_the_last_message_is_unknown),
 		TEST(packets_that_never_came_make_it_incomplete),
 		TEST(each_link_type_goes_to_its_file),
 		TEST(link_type_that_cannot_be_written_is_counted),
 		TEST(full_disk_is_waited_for),
+		TEST(small_messages_on_a_full_disk_are_no_news),
 		TEST(half_written_message_is_finished_by_the_next_session),
 		TEST(peer_that_reads_nothing_is_dropped),
 		TEST(optional_messages_are_skipped_and_others_refused),
