@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --check: what can be known without opening a port or making a file. */
+/* --check: what can be known without taking a connection or making a file. */
 #include <errno.h>
-#include <netdb.h>
 
 #include "collector.h"
+#include "net.h"
 #include "output.h"
 #include "util.h"
 
@@ -31,21 +31,18 @@ static int check_tls(const struct config *config, FILE *to)
 
 static int check_listen(const struct config *config, FILE *to)
 {
-	const struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
-	struct addrinfo *list = NULL;
+	struct err err;
 	char text[512];
 	int r;
 
-	r = getaddrinfo(config->listen_address, NULL, &hints, &list);
-	if (r == 0) {
-		freeaddrinfo(list);
-		snprintf(text, sizeof(text), "%s port %llu", config->listen_address,
-			 (unsigned long long)config->listen_port);
-		return row(to, "listen", 0, text);
-	}
-	snprintf(text, sizeof(text), "cannot resolve \"%s\": %s", config->listen_address,
-		 gai_strerror(r));
-	return row(to, "listen", -EADDRNOTAVAIL, text);
+	r = net_listen_check(config->listen_address, (uint16_t)config->listen_port, &err);
+	if (r < 0 && r != -EADDRINUSE)
+		return row(to, "listen", r, err.text);
+	/* By the very collector whose next configuration this is, more often than not. */
+	snprintf(text, sizeof(text), "%s port %llu%s", config->listen_address,
+		 (unsigned long long)config->listen_port,
+		 r < 0 ? " (in use now: what listens there has to stop first)" : "");
+	return row(to, "listen", 0, text);
 }
 
 static int check_output(const struct config *config, FILE *to)

@@ -30,7 +30,7 @@ struct collector *collector_free(struct collector *c);
 
 /*
  * Could it work with @config? A line for each check goes to @to; 0, or -errno of the
- * first that failed. Opens no port and makes no file.
+ * first that failed. Takes no connection and makes no file.
  */
 int collector_check(const struct config *config, FILE *to);
 

@@ -83,8 +83,8 @@ static struct addrinfo tcp_hints(int flags)
 	};
 }
 
-/* A listening socket on one address, or -errno. */
-static int listen_one(const struct addrinfo *ai)
+/* A socket bound to one address, or -errno. */
+static int bind_one(const struct addrinfo *ai)
 {
 	_cleanup_close_ int fd = -1;
 	bool any = false;
@@ -104,12 +104,23 @@ static int listen_one(const struct addrinfo *ai)
 	r = r ? r : set_tcp_options(fd);
 	if (r)
 		return r;
-	if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, SOMAXCONN) < 0)
+	if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0)
 		return -errno;
 	return take_fd(&fd);
 }
 
-int net_listen(const char *address, uint16_t port, struct err *err)
+static int listen_one(const struct addrinfo *ai)
+{
+	_cleanup_close_ int fd = bind_one(ai);
+
+	if (fd >= 0 && listen(fd, SOMAXCONN) < 0)
+		return -errno;
+	return take_fd(&fd);
+}
+
+/* The first address of @address that @make can make a socket for. */
+static int open_first(const char *address, uint16_t port, int (*make)(const struct addrinfo *ai),
+		      struct err *err)
 {
 	_cleanup_(freeaddrinfop) struct addrinfo *list = NULL;
 	struct addrinfo hints = tcp_hints(AI_PASSIVE | AI_NUMERICSERV);
@@ -123,15 +134,27 @@ int net_listen(const char *address, uint16_t port, struct err *err)
 			       address, net_resolve_text(rc, errno));
 
 	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) {
-		fd = listen_one(ai);
+		fd = make(ai);
 		if (fd >= 0)
 			return fd;
 		format_addr(ai->ai_addr, ai->ai_addrlen, where);
 	}
 	/* "::" means every address; on a kernel without IPv6 those are the IPv4 ones. */
 	if (fd == -EAFNOSUPPORT && !strcmp(address, "::"))
-		return net_listen("0.0.0.0", port, err);
+		return open_first("0.0.0.0", port, make, err);
 	return err_sys(err, fd, "cannot listen on \"%s\" (%s)", address, where);
+}
+
+int net_listen(const char *address, uint16_t port, struct err *err)
+{
+	return open_first(address, port, listen_one, err);
+}
+
+int net_listen_check(const char *address, uint16_t port, struct err *err)
+{
+	_cleanup_close_ int fd = open_first(address, port, bind_one, err);
+
+	return MIN(fd, 0);
 }
 
 static bool addr_is_loopback(const struct sockaddr *sa)

@@ -18,6 +18,12 @@
  */
 int net_listen(const char *address, uint16_t port, struct err *err);
 
+/*
+ * Could net_listen() work? Takes the port for a moment, but no connection. 0; -EADDRINUSE:
+ * somebody listens there; -errno.
+ */
+int net_listen_check(const char *address, uint16_t port, struct err *err);
+
 /* True when every address that @address stands for is loopback. */
 bool net_is_loopback(const char *address);
 

@@ -324,11 +324,17 @@ def exit_statuses_tell_usage_from_failure(lab):
         f"{listen}output:\n  file:\n    path: {lab.path('y.pcap')}\n{PLAIN}")))
     assert got == 1 and "Address already in use" in said, (got, said)
     assert not os.path.exists(lab.path("y.pcap"))
+    got, said = status(lab, harness.COLLECTOR, "--config", lab.path("second.yaml"), "--check")
+    assert got == 0 and "port 8081 (in use now" in said, (got, said)
     first.signal(signal.SIGINT)
     assert first.proc.wait(10 * harness.PATIENCE) == 0
     got, said = status(lab, harness.COLLECTOR, "--config", lab.file("nodir.yaml", (
         f"{listen}output:\n  file:\n    path: /nonexistent/y.pcap\n{PLAIN}")))
     assert got == 1 and "/nonexistent/y.pcap" in said, (got, said)
+    got, said = status(lab, harness.COLLECTOR, "--config", lab.file("elsewhere.yaml", (
+        f"{listen}output:\n  file:\n    path: {lab.path('y.pcap')}\n{PLAIN}").replace(
+            "127.0.0.1", "203.0.113.9")), "--check")
+    assert got == 1 and re.search("listen +FAILED.*203.0.113.9", said), (got, said)
 
 
 def an_agent_stops_in_time_without_a_collector(lab):
@@ -393,6 +399,22 @@ def stdout_feeds_tcpdump(lab):
         lines = f.readlines()
     assert len([x for x in lines if "192.0.2.1.1111 > 192.0.2.2.2222: UDP" in x]) == 2000, lines[:5]
     check_complete(agent, collector)
+
+
+def an_agent_whose_reader_is_stuck_stops_in_time_and_counts(lab):
+    stuck, out = os.pipe()
+    agent = lab.agent("shutdownTimeout: 500ms\n", output="stdout", stdout=out)
+    os.close(out)
+    assert lab.blast(1000, 1000) == 1000
+    begin = time.monotonic()
+    assert agent.stop() == 0
+    assert time.monotonic() - begin < 5 * harness.PATIENCE
+    os.close(stuck)
+    for counter in ("seen", "captured"):
+        assert agent.total(counter) == 1000
+    assert agent.total("lost_output") > 0 and agent.total("in_flight") == 0
+    assert agent.total("lost_output") + agent.total("committed") == 1000
+    assert "do not add up" not in agent.text()
 
 
 def a_collector_whose_reader_is_gone_ends_with_an_error(lab):
@@ -506,6 +528,7 @@ if __name__ == "__main__":
         an_agent_stops_in_time_without_a_collector,
         an_agent_alone_writes_a_file,
         stdout_feeds_tcpdump,
+        an_agent_whose_reader_is_stuck_stops_in_time_and_counts,
         a_collector_whose_reader_is_gone_ends_with_an_error,
         micro_time_stamps_are_those_of_the_clock,
         a_full_disk_is_waited_out,

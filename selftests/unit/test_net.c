@@ -188,6 +188,8 @@ static void a_port_in_use_says_so(void **state)
 	char expected[128];
 
 	(void)state;
+	assert_int_equal(net_listen_check("127.0.0.1", port, &err), -EADDRINUSE);
+	assert_int_equal(net_listen_check("127.0.0.1", 0, &err), 0);
 	assert_int_equal(net_listen("127.0.0.1", port, &err), -EADDRINUSE);
 	snprintf(expected, sizeof(expected),
 		 "cannot listen on \"127.0.0.1\" (127.0.0.1:%u): Address already in use", port);
