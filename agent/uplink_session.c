@@ -21,6 +21,10 @@
 #define HANDSHAKE_TIMEOUT (10 * NSEC_PER_SEC)
 #define BYE_TIMEOUT       (2 * NSEC_PER_SEC)
 #define MISSED_HEARTBEATS 3
+/* A collector that says something else means trouble for itself or for us. */
+#define HEARTBEAT_MIN_MS    100u
+#define HEARTBEAT_MAX_MS    600000u
+#define CONTROL_WAITING_MAX (64u << 10)
 
 int uplink_wait(struct uplink *u, short events, bool queue_too, nsec_t timeout, struct err *err)
 {
@@ -152,6 +156,9 @@ static int on_ping(struct uplink *u, const uint8_t *payload, size_t n, struct er
 
 	if (r < 0)
 		return r;
+	/* Answers that it does not take must not pile up here. */
+	if (u->control.len > CONTROL_WAITING_MAX)
+		return err_set(err, -EPROTO, "the collector asks more than it takes answers");
 	ping.received_ns = clock_realtime();
 	stream_ping_encode(&answer, &ping);
 	put_control(u, STREAM_PONG, &answer);
@@ -321,7 +328,8 @@ static int take_welcome(struct uplink *u, const struct stream_welcome *w, struct
 	u->sent_seq = w->resume_seq - 1;
 	u->credit = w->credit;
 	u->unacked = 0;
-	u->heartbeat = (nsec_t)w->heartbeat_ms * NSEC_PER_MSEC;
+	u->heartbeat =
+		MIN(MAX(w->heartbeat_ms, HEARTBEAT_MIN_MS), HEARTBEAT_MAX_MS) * NSEC_PER_MSEC;
 	queue_ack(u->config.queue, u->sent_seq, settle_committed, u);
 	/* It may be another collector, or one that has just started. */
 	book_report_again(u->config.book);
