@@ -34,6 +34,9 @@
 /* Interfaces that are gone and settled stay in the ledger up to this many. */
 #define GONE_KEPT 1024u
 
+/* Messages; each tells of BOOK_CHANGES_MAX ledgers at most. */
+#define STATS_PER_TICK 8
+
 struct agent {
 	const struct config *config;
 	struct identity identity;
@@ -211,21 +214,26 @@ static void on_netlink(struct agent *a)
 	}
 }
 
-static void push_stats(struct agent *a)
+/* False when there is no more to say, or no room to say it. */
+static bool push_stats(struct agent *a)
 {
 	_cleanup_free_ struct stream_stats_part *parts = NULL;
 	_cleanup_(buf_free) struct buf payload = {};
 	struct stream_stats stats = {.time = clock_realtime()};
 	long n = book_changes(a->book, &parts);
 
-	if (n <= 0)
-		return;
+	/* Without a collector nobody waits for them; settled interfaces can be forgotten. */
+	if (n <= 0 || !a->queue)
+		return n > 0;
 	stats.parts = parts;
 	stats.n_parts = (size_t)n;
 	stream_stats_encode(&payload, &stats);
 	if (buf_failed(&payload) ||
-	    queue_push_control(a->queue, STREAM_STATS, payload.data, payload.len) < 0)
+	    queue_push_control(a->queue, STREAM_STATS, payload.data, payload.len) < 0) {
 		log_warn("the queue has no room for the loss counters");
+		return false;
+	}
+	return true;
 }
 
 struct ledger_total {
@@ -291,8 +299,9 @@ static void on_tick(struct agent *a)
 		list_interfaces(a);
 	ifaces_count(a->ifaces);
 	/* A queue that a long outage has filled is no place for one more set every second. */
-	if (a->queue && !queue_half_full(a->queue))
-		push_stats(a);
+	for (int i = 0; i < STATS_PER_TICK; i++)
+		if ((a->queue && queue_half_full(a->queue)) || !push_stats(a))
+			break;
 	book_prune(a->book, GONE_KEPT, ledger_line, &gone);
 }
 
@@ -369,20 +378,24 @@ static int start(struct agent *a, struct err *err)
 
 static void stop(struct agent *a)
 {
+	nsec_t timeout = a->config->shutdown_timeout, end;
+
 	tell_manager("STOPPING=1");
 	ifaces_stop(a->ifaces);
-	reader_stop(a->reader);
-	if (a->queue) {
-		book_report_again(a->book);
-		push_stats(a);
-	}
-	if (!uplink_stop(a->uplink, a->config->shutdown_timeout))
+	end = clock_monotonic() + timeout;
+	reader_stop(a->reader, a->queue ? timeout / 2 : timeout);
+	book_report_again(a->book);
+	while (push_stats(a))
+		;
+	if (!uplink_stop(a->uplink, end - MIN(end, clock_monotonic())))
 		log_warn("the collector has not acknowledged everything");
 	print_ledger(a, true);
 }
 
 static void release(struct agent *a)
 {
+	/* Running still when the start failed half way. */
+	reader_stop(a->reader, 0);
 	uplink_free(a->uplink);
 	reader_free(a->reader);
 	ifaces_free(a->ifaces);

@@ -19,9 +19,9 @@ void batch_done(struct batch *b)
 }
 
 /* epb_flags is the first option, right behind the padded packet. */
-static uint32_t block_direction(const struct epb_header *header, const uint8_t *rest)
+static uint32_t block_direction(uint32_t caplen, const uint8_t *rest)
 {
-	return get_le32(rest + ALIGN4(header->caplen) + offsetof(struct epb_trailer, flags)) & 3;
+	return get_le32(rest + ALIGN4(caplen) + offsetof(struct epb_trailer, flags)) & 3;
 }
 
 bool batch_add(struct batch *b, const struct epb_header *header, const uint8_t *rest)
@@ -32,7 +32,8 @@ bool batch_add(struct batch *b, const struct epb_header *header, const uint8_t *
 	if (b->len &&
 	    (b->len + header->total_len > b->limit || head->packets == STREAM_PACKETS_MAX))
 		return false;
-	if (!tally_add(&b->tally, header->interface_id, block_direction(header, rest), header->len))
+	if (!tally_add(&b->tally, header->interface_id, block_direction(header->caplen, rest),
+		       header->len))
 		return false;
 
 	memcpy(b->raw + b->len, header, EPB_HEADER);
@@ -51,6 +52,18 @@ bool batch_add(struct batch *b, const struct epb_header *header, const uint8_t *
 	head->packets++;
 	head->wire_bytes += header->len;
 	return true;
+}
+
+void batch_tally(const struct batch *b, size_t start, size_t end, struct tally *t)
+{
+	for (size_t at = start; at < end;) {
+		struct epb_header header;
+
+		memcpy(&header, b->raw + at, sizeof(header));
+		tally_add(t, header.interface_id,
+			  block_direction(header.caplen, b->raw + at + EPB_HEADER), header.len);
+		at += header.total_len;
+	}
 }
 
 void batch_reset(struct batch *b)

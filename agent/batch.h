@@ -29,6 +29,8 @@ static inline bool batch_empty(const struct batch *b)
  * EPB_HEADER bytes at @rest. False when the batch must be sent off first.
  */
 bool batch_add(struct batch *b, const struct epb_header *header, const uint8_t *rest);
+/* Count the blocks from offset @start to @end of the batch into @t. */
+void batch_tally(const struct batch *b, size_t start, size_t end, struct tally *t);
 void batch_reset(struct batch *b);
 
 #endif

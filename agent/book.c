@@ -194,8 +194,8 @@ long book_changes(struct book *b, struct stream_stats_part **ret)
 	long n = 0;
 
 	pthread_mutex_lock(&b->lock);
-	v = calloc(2 * b->n + 1, sizeof(*v));
-	for (size_t i = 0; v && i < 2 * b->n; i++) {
+	v = calloc(MIN(2 * b->n + 1, BOOK_CHANGES_MAX), sizeof(*v));
+	for (size_t i = 0; v && i < 2 * b->n && n < BOOK_CHANGES_MAX; i++) {
 		struct entry *e = &b->entries[i / 2];
 
 		if (!changed(&e->ledger[i % 2], &e->reported[i % 2]))

@@ -38,9 +38,11 @@ uint32_t book_link_type(struct book *b, uint32_t id);
 long book_interfaces(struct book *b, struct stream_iface **ret);
 
 /*
- * The ledgers that changed since the last call, for STATS. *ret is
- * malloc'ed. Returns their number (0: nothing to say) or -ENOMEM.
+ * The ledgers that changed since the last call, for STATS, up to so many that any queue
+ * has room for the message; then there are more. *ret is malloc'ed. Returns their number
+ * (0: nothing to say) or -ENOMEM.
  */
+#define BOOK_CHANGES_MAX 512
 long book_changes(struct book *b, struct stream_stats_part **ret);
 /* Whoever heard the changes so far may have forgotten them: report everything again. */
 void book_report_again(struct book *b);

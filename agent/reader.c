@@ -14,29 +14,35 @@
 #include "reader.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/eventfd.h>
 
 #include "batch.h"
 #include "gzip.h"
 #include "log.h"
 #include "util.h"
 
-#define LINGER_MS 10
-#define SETTLE    (100 * NSEC_PER_USEC)
+#define LINGER_MS  10
+#define SETTLE     (100 * NSEC_PER_USEC)
+#define TELL_AGAIN (60 * NSEC_PER_SEC)
 
 struct reader {
 	struct reader_config config;
 	pthread_t thread;
 	bool started;
 	atomic_bool stopping;
+	int done_fd; /* eventfd: readable when the thread has done its work */
 
 	struct batch batch;
 	nsec_t batch_due; /* CLOCK_BOOTTIME */
 	nsec_t boot_to_real;
 	struct gzip *gzip;
 	uint8_t *packed;
-	bool output_failing, queue_full; /* said so already */
+	bool output_failing;
+	nsec_t told_output; /* when that was said last */
+	bool queue_full;    /* said so already */
 };
 
 int reader_new(const struct reader_config *config, struct reader **ret, struct err *err)
@@ -46,10 +52,11 @@ int reader_new(const struct reader_config *config, struct reader **ret, struct e
 	if (!r)
 		return err_set(err, -ENOMEM, "out of memory");
 	r->config = *config;
+	r->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r->gzip = gzip_new();
 	if (batch_init(&r->batch, config->block_bytes, config->snaplen) == 0)
 		r->packed = malloc(gzip_bound(r->batch.cap));
-	if (!r->gzip || !r->packed) {
+	if (!r->gzip || !r->packed || r->done_fd < 0) {
 		reader_free(r);
 		return err_set(err, -ENOMEM, "out of memory for a batch of %zu bytes",
 			       config->block_bytes);
@@ -62,6 +69,8 @@ struct reader *reader_free(struct reader *r)
 {
 	if (!r)
 		return NULL;
+	if (r->done_fd >= 0)
+		close(r->done_fd);
 	batch_done(&r->batch);
 	gzip_free(r->gzip);
 	free(r->packed);
@@ -88,9 +97,29 @@ static size_t run_end(struct reader *r, size_t start, uint32_t *ret_link_type)
 	return end;
 }
 
-/* Returns false when any of the batch could not be written. */
-static bool write_file(struct reader *r)
+/* Say that the file cannot be written, or can again; not every second, if that alternates. */
+static void tell_of_output(struct reader *r, const struct err *failure)
 {
+	nsec_t now = clock_monotonic();
+
+	if (!failure == !r->output_failing)
+		return;
+	r->output_failing = failure != NULL;
+	if (failure && (!r->told_output || now - r->told_output >= TELL_AGAIN)) {
+		log_error("%s; %s", failure->text,
+			  r->config.queue ? "packets are missing in the file and go to the "
+					    "collector only"
+					  : "packets are being lost and counted");
+		r->told_output = now;
+	} else if (!failure && r->told_output) {
+		log_info("the output file can be written again");
+	}
+}
+
+/* What could not be written is counted in @lost. */
+static void write_file(struct reader *r, struct tally *lost)
+{
+	bool failed = false;
 	struct err err;
 
 	for (size_t start = 0, end; start < r->batch.len; start = end) {
@@ -98,17 +127,12 @@ static bool write_file(struct reader *r)
 
 		end = run_end(r, start, &link_type);
 		if (output_write(r->config.output, link_type, r->batch.raw + start, end - start,
-				 &err) < 0) {
-			if (!r->output_failing)
-				log_error("%s; packets are being lost and counted", err.text);
-			r->output_failing = true;
-			return false;
-		}
+				 &err) == 0)
+			continue;
+		batch_tally(&r->batch, start, end, lost);
+		failed = true;
 	}
-	if (r->output_failing)
-		log_info("the output file can be written again");
-	r->output_failing = false;
-	return true;
+	tell_of_output(r, failed ? &err : NULL);
 }
 
 static bool enqueue(struct reader *r)
@@ -136,14 +160,16 @@ static bool enqueue(struct reader *r)
 
 static void deliver(struct reader *r)
 {
+	struct tally lost = {};
+
 	if (batch_empty(&r->batch))
 		return;
-	if (r->config.output) {
-		bool written = write_file(r);
-
-		if (!r->config.queue)
-			book_settle(r->config.book, &r->batch.tally,
-				    written ? LEDGER_COMMITTED : LEDGER_LOST_OUTPUT);
+	if (r->config.output)
+		write_file(r, &lost);
+	if (!r->config.queue) {
+		tally_subtract(&r->batch.tally, &lost);
+		book_settle(r->config.book, &r->batch.tally, LEDGER_COMMITTED);
+		book_settle(r->config.book, &lost, LEDGER_LOST_OUTPUT);
 	}
 	if (r->config.queue && !enqueue(r))
 		book_settle(r->config.book, &r->batch.tally, LEDGER_LOST_QUEUE);
@@ -194,7 +220,15 @@ static void *run(void *arg)
 	r->boot_to_real = clock_boot_to_real();
 	ops->drain(c, UINT64_MAX, r->boot_to_real, take, r, &left);
 	deliver(r);
+	event_signal(r->done_fd);
 	return NULL;
+}
+
+static bool wait_readable(int fd, nsec_t patience)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	return poll(&p, 1, (int)MIN(patience / NSEC_PER_MSEC, INT32_MAX)) > 0;
 }
 
 int reader_start(struct reader *r, struct err *err)
@@ -207,12 +241,15 @@ int reader_start(struct reader *r, struct err *err)
 	return 0;
 }
 
-void reader_stop(struct reader *r)
+void reader_stop(struct reader *r, nsec_t patience)
 {
 	if (!r || !r->started)
 		return;
 	atomic_store(&r->stopping, true);
 	r->config.ops->wake(r->config.capture);
+	/* Only who reads our standard output or FIFO, and does not, can be in the way. */
+	if (r->config.output && !wait_readable(r->done_fd, patience))
+		output_cancel(r->config.output);
 	pthread_join(r->thread, NULL);
 	r->started = false;
 }

@@ -26,8 +26,11 @@ struct reader_config {
 
 int reader_new(const struct reader_config *config, struct reader **ret, struct err *err);
 int reader_start(struct reader *r, struct err *err);
-/* With every hook quiet: take what is left in the rings, send it off, end the thread. */
-void reader_stop(struct reader *r);
+/*
+ * With every hook quiet: take what is left in the rings, send it off, end the thread. An
+ * output that is stuck for @patience is given up, and what it did not take booked as lost.
+ */
+void reader_stop(struct reader *r, nsec_t patience);
 struct reader *reader_free(struct reader *r);
 
 #endif

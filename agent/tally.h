@@ -47,4 +47,18 @@ static inline bool tally_add(struct tally *t, uint32_t iface, uint32_t direction
 	return true;
 }
 
+/* Take @part, which was counted in @t as well, out of it again. */
+static inline void tally_subtract(struct tally *t, const struct tally *part)
+{
+	for (uint32_t i = 0; i < t->n; i++) {
+		for (uint32_t j = 0; j < part->n; j++) {
+			if (t->parts[i].iface != part->parts[j].iface ||
+			    t->parts[i].direction != part->parts[j].direction)
+				continue;
+			t->parts[i].count.packets -= part->parts[j].count.packets;
+			t->parts[i].count.bytes -= part->parts[j].count.bytes;
+		}
+	}
+}
+
 #endif

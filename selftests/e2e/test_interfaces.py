@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import time
 
 import harness
@@ -266,6 +267,27 @@ def raw_ip_goes_to_a_file_of_its_own(lab):
         assert x["file"] == lab.path("dump.raw.pcap" if x["interface"] == "tun0" else "dump.pcap")
 
 
+def what_stdout_cannot_carry_takes_nothing_else_along(lab):
+    """Ethernet and raw IP in turn, to a pipe that has begun with Ethernet."""
+    tun = open_tun(lab.rx, "tun0")
+    run("ip", "-n", lab.rx, "link", "set", "tun0", "multicast", "off", "up")
+    with open(lab.path("out.pcap"), "wb") as f:
+        cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=f)
+    agent = lab.agent("gatherMaxWaitMs: 300\n", interfaces="[ps1, tun0]", output="stdout",
+                      stdout=cat.stdin)
+    cat.stdin.close()
+    for _ in range(10):
+        assert lab.blast(5) == 5
+        os.write(tun, traffic.ipv4(17, traffic.l4(1, 2)))
+    assert agent.stop() == 0
+    os.close(tun)
+    assert cat.wait(20) == 0
+    assert len(pcap.read(lab.path("out.pcap")).packets) == 50
+    assert (agent.total("committed", "ps1"), agent.total("lost_output", "ps1")) == (50, 0)
+    assert (agent.total("committed", "tun0"), agent.total("lost_output", "tun0")) == (0, 10)
+    assert agent.text().count("packets are being lost") == 1
+
+
 def a_bridge_and_its_ports_each_tell_what_passes_them(lab):
     run("ip", "-n", lab.rx, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0",
         "forward_delay", "0")
@@ -310,4 +332,5 @@ if __name__ == "__main__":
                   loopback_is_captured_on_request_and_each_packet_once,
                   loopback_is_not_captured_without_request,
                   raw_ip_goes_to_a_file_of_its_own,
+                  what_stdout_cannot_carry_takes_nothing_else_along,
                   a_bridge_and_its_ports_each_tell_what_passes_them])

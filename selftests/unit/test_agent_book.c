@@ -114,6 +114,27 @@ static void only_changes_are_reported(void **state)
 	book_free(b);
 }
 
+static void many_changes_are_reported_in_pieces(void **state)
+{
+	struct book *b = book_new();
+	struct stream_stats_part *parts;
+	uint32_t told = 0;
+	long n;
+
+	(void)state;
+	for (int i = 0; i < 2 * BOOK_CHANGES_MAX + 1; i++)
+		captured(b, add(b, "eth0"), 1);
+	while ((n = book_changes(b, &parts)) > 0) {
+		assert_in_range(n, 1, BOOK_CHANGES_MAX);
+		for (long i = 0; i < n; i++)
+			assert_int_equal(parts[i].iface, told++);
+		free(parts);
+	}
+	free(parts);
+	assert_int_equal(told, 2 * BOOK_CHANGES_MAX + 1);
+	book_free(b);
+}
+
 static void hello_names_what_lives_or_is_in_flight(void **state)
 {
 	struct book *b = book_new();
@@ -238,6 +259,7 @@ int main(void)
 		cmocka_unit_test(ids_are_never_reused),
 		cmocka_unit_test(what_was_captured_is_settled_to_the_packet),
 		cmocka_unit_test(only_changes_are_reported),
+		cmocka_unit_test(many_changes_are_reported_in_pieces),
 		cmocka_unit_test(hello_names_what_lives_or_is_in_flight),
 		cmocka_unit_test(one_gone_interface_is_kept_while_its_packets_fly),
 		cmocka_unit_test(a_batch_knows_what_is_in_it),
