@@ -192,10 +192,14 @@ static void stop_workers(struct collector *c)
 
 struct collector *collector_free(struct collector *c)
 {
+	struct err err;
+
 	if (!c)
 		return NULL;
 	stop_workers(c);
 	listener_close(&c->listener);
+	if (c->output && output_finish(c->output, &err) < 0)
+		log_error("%s; what was written last may be missing there", err.text);
 	if (c->n_workers)
 		collector_report(c);
 	registry_free(c->registry);

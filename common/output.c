@@ -314,6 +314,20 @@ out:
 	return r;
 }
 
+int output_finish(struct output *out, struct err *err)
+{
+	struct err why;
+	int result = 0;
+
+	for (size_t i = 0; i < out->n_sinks; i++) {
+		int r = sink_flush(&out->sinks[i], &why);
+
+		if (r < 0 && result == 0)
+			result = err_set(err, r, "%s", why.text);
+	}
+	return result;
+}
+
 struct output *output_free(struct output *out)
 {
 	if (!out)

@@ -32,7 +32,12 @@ int output_check(const struct output_config *config, struct err *err);
 
 /* Opens the Ethernet file at once, so that a path that cannot be written is known now. */
 int output_new(const struct output_config *config, struct output **ret, struct err *err);
-/* Flushes, closes. */
+/*
+ * Nobody writes any more: see what was written to the disk. What a file system took and
+ * cannot keep (a quota, a network that is gone) comes out here; the first error is told.
+ */
+int output_finish(struct output *out, struct err *err);
+/* Does that too, for those who do not ask, and closes. */
 struct output *output_free(struct output *out);
 
 /*

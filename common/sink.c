@@ -225,12 +225,18 @@ int sink_open_file(const char *path, uint32_t link_type, bool micro, struct sink
 		       path);
 }
 
+int sink_flush(struct sink *s, struct err *err)
+{
+	int r = s->torn ? cut(s) : 0;
+
+	if (s->regular && fsync(s->fd) < 0)
+		r = -errno;
+	return r < 0 ? err_sys(err, r, "cannot finish \"%s\"", s->path) : 0;
+}
+
 void sink_close(struct sink *s)
 {
-	if (s->torn)
-		cut(s);
-	if (s->regular)
-		fsync(s->fd);
+	sink_flush(s, NULL);
 	if (s->fd >= 0)
 		close(s->fd);
 	free(s->path);

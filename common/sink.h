@@ -43,6 +43,8 @@ int sink_write(struct sink *s, const uint8_t *data, size_t n, int cancel_fd, str
 /* A sentence for the errno @e, and which of -ENOSPC, -EDQUOT, -EIO it counts as. */
 int sink_error(const struct sink *s, int e, struct err *err);
 
+/* What a file has goes to the disk; 0 for a stream. -errno when that failed. */
+int sink_flush(struct sink *s, struct err *err);
 /* Flush and close; @s may be all zeros with fd -1. */
 void sink_close(struct sink *s);
 

@@ -245,6 +245,7 @@ static void full_disk_leaves_whole_runs_only(void **state)
 	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
 
 	assert_int_equal(output_write(out, LINK_ETHERNET, run, n, NULL), 0);
+	assert_int_equal(output_finish(out, &err), 0);
 	output_free(out);
 	assert_int_equal(slurp(in_dir("dump.pcap"), file, sizeof(file)), 24 + 2 * 116 + 10 * 516);
 }
