@@ -294,7 +294,10 @@ static void on_tick(struct agent *a)
 	struct ledger_total gone = {.agent = a, .final = true};
 
 	event_clear(a->timer_fd);
-	a->ops->beat(a->capture);
+	if (!a->ops->beat(a->capture))
+		log_warn("this process stood still for more than %llu s, in which the hooks let "
+			 "packets pass unseen",
+			 HEARTBEAT_STALE_NS / NSEC_PER_SEC);
 	if (ifaces_tend(a->ifaces) || a->list_again)
 		list_interfaces(a);
 	ifaces_count(a->ifaces);

@@ -77,8 +77,12 @@ struct capture_ops {
 	/* Zero a slot's counters before it is used again. */
 	int (*reset)(struct capture *c, uint32_t slot);
 
-	/* I am alive: at least every 2 s. */
-	void (*beat)(struct capture *c);
+	/*
+	 * I am alive: at least every 2 s. False: the last beat is so long ago (the process or
+	 * the machine stood still) that the programs took us for dead, and let packets pass
+	 * unseen.
+	 */
+	bool (*beat)(struct capture *c);
 	/* The agent's own stream socket: never captured, nor its flow's other direction. */
 	int (*own_socket)(struct capture *c, int fd, struct err *err);
 

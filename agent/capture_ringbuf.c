@@ -253,7 +253,7 @@ static int open_rings(struct capture *c, size_t size, struct err *err)
 }
 
 static struct capture *ringbuf_close(struct capture *c);
-static void ringbuf_beat(struct capture *c);
+static bool ringbuf_beat(struct capture *c);
 
 static int allocate(struct capture *c, struct err *err)
 {
@@ -475,11 +475,14 @@ static int ringbuf_reset(struct capture *c, uint32_t slot)
 	return 0;
 }
 
-static void ringbuf_beat(struct capture *c)
+static bool ringbuf_beat(struct capture *c)
 {
+	nsec_t now = clock_boottime(), last = c->heartbeat->boottime_ns;
+
 	c->heartbeat->pid = (uint32_t)getpid();
 	c->heartbeat->pid_ns = c->pid_ns;
-	__atomic_store_n(&c->heartbeat->boottime_ns, clock_boottime(), __ATOMIC_RELEASE);
+	__atomic_store_n(&c->heartbeat->boottime_ns, now, __ATOMIC_RELEASE);
+	return c->mode != HOOK_CLSACT || !last || now - last < HEARTBEAT_STALE_NS;
 }
 
 static int ringbuf_own_socket(struct capture *c, int fd, struct err *err)

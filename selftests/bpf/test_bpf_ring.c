@@ -129,7 +129,8 @@ static void a_stale_heartbeat_makes_a_filter_inert(void **state)
 	assert_int_equal(bpf_prog_test_run_opts(env.ingress, &run), 0);
 	assert_int_equal((int)run.retval, -1);
 	assert_int_equal(env_counts(&env, 0, DIRECTION_INGRESS).packets[CAPTURE_SEEN], 1);
-	capture_ringbuf.beat(env.capture);
+	assert_false(capture_ringbuf.beat(env.capture));
+	assert_true(capture_ringbuf.beat(env.capture));
 	assert_int_equal(env_packet(&env, DIRECTION_INGRESS, data, sizeof(data)), CAPTURE_CAPTURED);
 }
 

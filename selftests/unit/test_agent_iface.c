@@ -42,9 +42,15 @@ static void fake_detach(struct capture *c, uint32_t ifindex)
 	c->detached++;
 }
 
-static void fake_nothing(struct capture *c)
+static void fake_quiesce(struct capture *c)
 {
 	(void)c;
+}
+
+static bool fake_beat(struct capture *c)
+{
+	(void)c;
+	return true;
 }
 
 static int fake_counts(struct capture *c, uint32_t slot, enum direction direction,
@@ -68,10 +74,10 @@ static const struct capture_ops fake_ops = {
 	.attach = fake_attach,
 	.intact = fake_intact,
 	.detach = fake_detach,
-	.quiesce = fake_nothing,
+	.quiesce = fake_quiesce,
 	.counts = fake_counts,
 	.reset = fake_reset,
-	.beat = fake_nothing,
+	.beat = fake_beat,
 };
 
 static const struct rtnl_link eth0 = {
