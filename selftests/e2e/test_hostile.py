@@ -367,6 +367,7 @@ def an_agent_survives_a_collector_that_lies(lab):
         ps.welcome() + damage(rng, ps.ack(0), 3): "",
         ps.error(3, b"busy \x1b[31m", 0): "",
         ps.ack(0): "ACK instead of WELCOME",
+        ps.welcome() + 5000 * ps.ping(): "asks more than it takes answers",
         ps.welcome() + ps.message(ps.BYE, b"\0"): "",
         welcome[:-1] + bytes([welcome[-1] ^ 1]): "is damaged",
     }
