@@ -26,7 +26,7 @@ struct session_env {
 	nsec_t hello_timeout; /* for handshake and HELLO together */
 	nsec_t heartbeat;     /* an agent silent for three of them is gone */
 	nsec_t retry;         /* between two tries to write to a full disk */
-	atomic_uint stuck; /* sessions with a message that the output does not take */
+	atomic_uint stuck;    /* sessions with a message that the output does not take */
 	atomic_bool storage_failing;
 	/* The output is gone for good (-EPIPE). Called on a worker thread, any number of times. */
 	void (*fatal)(void *ctx, const struct err *err);
