@@ -62,6 +62,8 @@ struct capture {
 
 	pthread_mutex_t lock; /* of the cookies in .bss */
 
+	bool left[IFACE_CELLS]; /* cells that a running program may still be reading */
+
 	struct merge merge; /* of the rings */
 	int epoll, event;
 };
@@ -381,6 +383,27 @@ static int warn_of_earlier(const struct attached *a, const char *name, struct er
 		       name);
 }
 
+static void cell_set(struct capture *c, uint32_t ifindex, const struct iface_rule *rule)
+{
+	struct iface_cell *cell = &c->skel->bss->cells[ifindex % IFACE_CELLS];
+
+	if (cell->ifindex || c->left[ifindex % IFACE_CELLS])
+		return;
+	cell->rule = *rule;
+	__atomic_store_n(&cell->ifindex, ifindex, __ATOMIC_RELEASE);
+}
+
+static void forget_rule(struct capture *c, uint32_t ifindex)
+{
+	struct iface_cell *cell = &c->skel->bss->cells[ifindex % IFACE_CELLS];
+
+	bpf_map_delete_elem(bpf_map__fd(c->skel->maps.interfaces), &ifindex);
+	if (cell->ifindex != ifindex)
+		return;
+	__atomic_store_n(&cell->ifindex, 0, __ATOMIC_RELAXED);
+	c->left[ifindex % IFACE_CELLS] = true;
+}
+
 static int ringbuf_attach(struct capture *c, const struct capture_iface *iface, struct err *err)
 {
 	int progs[2] = {bpf_program__fd(c->skel->progs.ps_tc_ingress),
@@ -399,6 +422,7 @@ static int ringbuf_attach(struct capture *c, const struct capture_iface *iface, 
 		r = -errno;
 		return err_sys(err, r, "%s: cannot set the capture rule", iface->name);
 	}
+	cell_set(c, iface->ifindex, &rule);
 	a = &c->attached[c->nattached];
 	*a = (struct attached){.ifindex = iface->ifindex};
 	for (int i = 0; i < 2; i++) {
@@ -406,7 +430,7 @@ static int ringbuf_attach(struct capture *c, const struct capture_iface *iface, 
 				err);
 		if (r) {
 			detach_hooks(a);
-			bpf_map_delete_elem(interfaces, &iface->ifindex);
+			forget_rule(c, iface->ifindex);
 			return err_wrap(err, r, "%s", iface->name);
 		}
 	}
@@ -432,7 +456,7 @@ static void ringbuf_detach(struct capture *c, uint32_t ifindex)
 			continue;
 		detach_hooks(&c->attached[i]);
 		c->attached[i] = c->attached[--c->nattached];
-		bpf_map_delete_elem(bpf_map__fd(c->skel->maps.interfaces), &ifindex);
+		forget_rule(c, ifindex);
 		return;
 	}
 }
@@ -446,6 +470,7 @@ static void ringbuf_quiesce(struct capture *c)
 	uint32_t cpu = 0;
 
 	bpf_map_update_elem(bpf_map__fd(c->skel->maps.rings), &cpu, &c->merge.rings[0].fd, BPF_ANY);
+	memset(c->left, 0, sizeof(c->left));
 }
 
 static int ringbuf_counts(struct capture *c, uint32_t slot, enum direction direction,

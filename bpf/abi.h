@@ -93,6 +93,19 @@ struct iface_rule {
 _Static_assert(sizeof(struct iface_rule) == 24, "iface_rule");
 
 /*
+ * The same rules again (in .bss), each at its ifindex modulo IFACE_CELLS where that
+ * cell was free: most look-ups end here, without a call. User space writes a rule
+ * only while the cell's ifindex is 0, and after every program that saw another.
+ */
+#define IFACE_CELLS 1024u
+
+struct iface_cell {
+	struct iface_rule rule;
+	abi_u32 ifindex;
+	abi_u32 pad;
+};
+
+/*
  * Per CPU, slot and direction, map `counters`, key: 2 * slot + (egress ? 1 : 0).
  * Bytes are lengths on the wire. seen is counted on its own, not as the sum.
  */

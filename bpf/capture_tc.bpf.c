@@ -33,6 +33,15 @@ static __always_inline void count(struct capture_counts *counts, enum capture_co
 	counts->bytes[counter] += len;
 }
 
+static __always_inline struct iface_rule *rule_of(__u32 ifindex)
+{
+	struct iface_cell *cell = &cells[ifindex & (IFACE_CELLS - 1)];
+
+	if (*(volatile __u32 *)&cell->ifindex == ifindex)
+		return &cell->rule;
+	return bpf_map_lookup_elem(&interfaces, &ifindex);
+}
+
 /* At the egress of a loopback interface. */
 static __always_inline void learn(struct ps_ctx *ctx, const struct iface_rule *rule)
 {
@@ -51,14 +60,13 @@ static __always_inline void learn(struct ps_ctx *ctx, const struct iface_rule *r
 static __always_inline int capture(struct ps_ctx *ctx, enum direction direction)
 {
 	bool egress = direction == DIRECTION_EGRESS;
-	__u32 ifindex = ctx_ifindex(ctx);
 	struct capture_counts *counts;
 	struct iface_rule *rule;
 	__be32 tag;
 	__u32 len;
 	__u32 key;
 
-	rule = bpf_map_lookup_elem(&interfaces, &ifindex);
+	rule = rule_of(ctx_ifindex(ctx));
 	if (!rule || (check_heartbeat && !alive()))
 		return CTX_PASS;
 	if (egress && rule->ingress_only) {

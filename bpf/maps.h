@@ -17,6 +17,7 @@ const volatile bool need_ports = true;
 const volatile bool check_heartbeat = false; /* where a filter outlives the agent */
 
 struct own_state own;
+struct iface_cell cells[IFACE_CELLS];
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

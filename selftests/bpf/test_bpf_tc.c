@@ -480,7 +480,7 @@ static void measure(const char *what, const struct iface_rule *rule)
 	run.data_in = s.data;
 	run.data_size_in = (uint32_t)s.len;
 	if (rule)
-		env_rule(&env, LO, rule);
+		env_attach(&env, "lo", rule);
 	assert_int_equal(bpf_prog_test_run_opts(env.ingress, &run), 0);
 	assert_int_equal((int)run.retval, -1);
 	print_message("# %s: %u ns\n", what, run.duration);
