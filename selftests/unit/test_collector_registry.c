@@ -27,13 +27,18 @@ static int wake_fd;
 
 static void collect_line(void *ctx, enum log_level level, const char *line)
 {
-	char *more;
+	static size_t len, cap;
 
 	(void)ctx;
-	assert_true(asprintf(&more, "%s%s%s\n", lines ? lines : "",
-			     level == LOG_LEVEL_WARN ? "warning: " : "", line) > 0);
-	free(lines);
-	lines = more;
+	if (!lines)
+		len = cap = 0;
+	if (len + strlen(line) + 16 > cap) {
+		cap = 2 * (len + strlen(line) + 16);
+		lines = realloc(lines, cap);
+		assert_non_null(lines);
+	}
+	len += (size_t)snprintf(lines + len, cap - len, "%s%s\n",
+				level == LOG_LEVEL_WARN ? "warning: " : "", line);
 }
 
 static int setup(void **state)
