@@ -188,8 +188,9 @@ static void check_interfaces(const struct config *c, struct yaml_errors *errors)
 	}
 }
 
-static int finish(struct file *f, struct yaml_errors *errors)
+static int finish(void *into, struct yaml_errors *errors)
 {
+	struct file *f = into;
 	struct config *c = &f->c;
 	char name[HOST_NAME_MAX + 1];
 
@@ -214,35 +215,18 @@ static int finish(struct file *f, struct yaml_errors *errors)
 	return 0;
 }
 
-/* From memory, or from the file @name when @text is NULL. */
 static int load(const char *name, const char *text, size_t size, struct config **ret, FILE *to)
 {
-	struct yaml_errors *errors = yaml_errors_new(name);
 	struct file *f = calloc(1, sizeof(*f));
-	int r, rules;
+	int r;
 
-	if (!errors || !f) {
-		r = -ENOMEM;
-		goto out;
-	}
-	if (text)
-		r = yaml_load(text, size, keys, ARRAY_SIZE(keys), f, errors);
-	else
-		r = yaml_load_file(name, keys, ARRAY_SIZE(keys), f, errors);
-	rules = finish(f, errors);
-	r = r < 0 ? r : rules;
+	if (!f)
+		return -ENOMEM;
+	r = yaml_read(name, text, size, keys, ARRAY_SIZE(keys), f, finish, to);
 	if (r < 0)
-		goto out;
-	*ret = &f->c;
-	f = NULL;
-out:
-	if (errors && yaml_errors_count(errors))
-		yaml_errors_print(errors, to);
-	else if (r < 0)
-		fprintf(to, "%s: %s\n", name, strerror(-r));
-	yaml_errors_free(errors);
-	if (f)
 		config_free(&f->c);
+	else
+		*ret = &f->c;
 	return r;
 }
 

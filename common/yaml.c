@@ -228,3 +228,25 @@ int yaml_load_file(const char *path, const struct yaml_key *keys, size_t n_keys,
 	}
 	return yaml_load(text, size, keys, n_keys, into, errors);
 }
+
+int yaml_read(const char *name, const char *text, size_t size, const struct yaml_key *keys,
+	      size_t n_keys, void *into, yaml_finish_fn *finish, FILE *to)
+{
+	struct yaml_errors *errors = yaml_errors_new(name);
+	int r, rules;
+
+	if (!errors) {
+		r = -ENOMEM;
+	} else {
+		r = text ? yaml_load(text, size, keys, n_keys, into, errors)
+			 : yaml_load_file(name, keys, n_keys, into, errors);
+		rules = finish(into, errors);
+		r = r < 0 ? r : rules;
+	}
+	if (errors && yaml_errors_count(errors))
+		yaml_errors_print(errors, to);
+	else if (r < 0)
+		fprintf(to, "%s: %s\n", name, strerror(-r));
+	yaml_errors_free(errors);
+	return r;
+}

@@ -84,6 +84,16 @@ int yaml_load(const char *text, size_t size, const struct yaml_key *keys, size_t
 int yaml_load_file(const char *path, const struct yaml_key *keys, size_t n_keys, void *into,
 		   struct yaml_errors *errors);
 
+/* The rules that span keys, and what follows from the values: called in any case. */
+typedef int yaml_finish_fn(void *into, struct yaml_errors *errors);
+
+/*
+ * A daemon's configuration from beginning to end: from @text, or from the file @name
+ * when @text is NULL; then @finish. Whatever is wrong is printed on @to.
+ */
+int yaml_read(const char *name, const char *text, size_t size, const struct yaml_key *keys,
+	      size_t n_keys, void *into, yaml_finish_fn *finish, FILE *to);
+
 /*
  * Was the key, or the block of keys, in the text with a value, be it a bad one? For
  * rules that span keys. Valid after yaml_load().
