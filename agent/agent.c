@@ -382,11 +382,14 @@ static int start(struct agent *a, struct err *err)
 static void stop(struct agent *a)
 {
 	nsec_t timeout = a->config->shutdown_timeout, end;
+	struct err err;
 
 	tell_manager("STOPPING=1");
 	ifaces_stop(a->ifaces);
 	end = clock_monotonic() + timeout;
 	reader_stop(a->reader, a->queue ? timeout / 2 : timeout);
+	if (a->output && output_finish(a->output, &err) < 0)
+		log_error("%s", err.text);
 	book_report_again(a->book);
 	while (push_stats(a))
 		;
