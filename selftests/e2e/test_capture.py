@@ -27,10 +27,12 @@ def check_files(lab, got_path, want, beside=None):
     if beside:
         times = [p.time for p in pcap.read(beside).packets]
         assert len(times) == len(got.packets), "tcpdump saw other packets"
-        worst = max(abs(a.time - b) for a, b in zip(got.packets, times))
-        print(f"# {len(want)} packets, time stamps within {worst / 1000:.1f} us of tcpdump's")
-        # An emulated processor stands still between two looks at the clock.
-        assert worst < 10**6 or os.environ.get("PS_GUEST"), f"a time stamp is {worst} ns off"
+        off = sorted(abs(a.time - b) for a, b in zip(got.packets, times))
+        print(f"# {len(want)} packets, time stamps within {off[-1] / 1000:.1f} us of tcpdump's")
+        # Both stamp on their own: a processor that is taken away between the two sets a
+        # few packets apart, a wrong clock all of them. An emulated one does so all the time.
+        most = off[len(off) * 99 // 100]
+        assert most < 10**6 or os.environ.get("PS_GUEST"), f"time stamps are {most} ns off"
 
 
 def through_tls(lab, packets):
