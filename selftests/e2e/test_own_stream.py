@@ -10,6 +10,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 import shutil
 import socket
 import struct
@@ -148,8 +149,12 @@ def own_stream_is_not_captured(lab, devs, talk, start_collector, agent_args):
     ours = [f for f in got if is_ours(f)]
     assert not ours, f"{len(ours)} packets of the agent's own were captured, the first: {ours[0].hex()}"
     assert own > 0 and len(want) > 0
-    result = pcap.compare(want, got)
-    assert result[:2] == (0, 0), f"of {len(want)} missing/extra/disorder {result}"
+    missing, extra, _ = pcap.compare(want, got)
+    # What tcpdump itself dropped it says at its end.
+    dropped = sum(int(n) for d in beside
+                  for n in re.findall(r"(\d+) packets dropped by kernel", d.text()))
+    assert missing == 0 and extra <= dropped, \
+        f"of {len(want)} missing {missing}, extra {extra}, tcpdump dropped {dropped}"
     assert {x["verdict"] for x in agent.ledgers()} == {"complete"}, agent.ledgers()
     assert agent.total("captured") == len(got)
     print(f"# {len(got)} packets captured, {own} of the agent's own left out")
