@@ -27,15 +27,26 @@ def check_files(lab, got_path, want, beside=None):
     if beside:
         times = [p.time for p in pcap.read(beside).packets]
         assert len(times) == len(got.packets), "tcpdump saw other packets"
-        off = sorted(abs(a.time - b) for a, b in zip(got.packets, times))
-        print(f"# {len(want)} packets, time stamps within {off[-1] / 1000:.1f} us of tcpdump's")
-        # Both stamp on their own: a processor that is taken away between the two sets a
-        # few packets apart, a wrong clock all of them. An emulated one does so all the time.
-        most = off[len(off) * 99 // 100]
-        assert most < 10**6 or os.environ.get("PS_GUEST"), f"time stamps are {most} ns off"
+        worst = max(abs(a.time - b) for a, b in zip(got.packets, times))
+        print(f"# {len(want)} packets, time stamps within {worst / 1000:.1f} us of tcpdump's")
+        return worst
+    return 0
 
 
 def through_tls(lab, packets):
+    """Every time stamp within 1 ms of tcpdump's. Both stamp on their own, so a processor
+    that is taken away between the two sets them apart: then once more, three times at most;
+    an emulated one does so all the time."""
+    for _ in range(3):
+        worst = once_through_tls(lab, packets)
+        lab.close()
+        if worst < 10**6 or os.environ.get("PS_GUEST"):
+            return
+        lab.__init__()
+    raise AssertionError(f"a time stamp is {worst} ns off")
+
+
+def once_through_tls(lab, packets):
     pcap.write(lab.path("in.pcap"), packets)
     collector, agent = lab.collector(), lab.agent()
     beside = tcpdump(lab, lab.path("tcpdump.pcap"))
@@ -45,11 +56,12 @@ def through_tls(lab, packets):
         lab.path("tcpdump.pcap")) >= 24 + sum(16 + len(p) for p in packets))
     beside.stop()
     assert collector.stop() == 0
-    check_files(lab, lab.path("dump.pcap"), packets, lab.path("tcpdump.pcap"))
+    worst = check_files(lab, lab.path("dump.pcap"), packets, lab.path("tcpdump.pcap"))
     for d in (agent, collector):
         assert {x["verdict"] for x in d.ledgers()} == {"complete"}, d.ledgers()
         assert d.total("seen", "ps1", "ingress") == len(packets)
         assert d.total("committed", "ps1", "ingress") == len(packets)
+    return worst
 
 
 def every_generated_shape_arrives_byte_for_byte_in_order(lab):

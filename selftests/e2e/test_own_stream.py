@@ -10,7 +10,6 @@ import contextlib
 import glob
 import hashlib
 import os
-import re
 import shutil
 import socket
 import struct
@@ -93,8 +92,10 @@ def tcp_ports(frame):
 
 
 def watch(lab, dev):
+    """In immediate mode every slot is as long as the snap length: 3,700 of them here, more
+    than a test has packets, so that tcpdump drops none."""
     d = lab.spawn(f"tcpdump.{dev}", ["tcpdump", "-i", dev, "-w", lab.path(f"{dev}.beside.pcap"), "-U",
-                  "-s0", "-B", "32768", "--immediate-mode", "--time-stamp-precision=nano"], ns=lab.rx)
+                  "-s70000", "-B", "262144", "--immediate-mode", "--time-stamp-precision=nano"], ns=lab.rx)
     d.wait_for("listening on")
     return d
 
@@ -150,11 +151,7 @@ def own_stream_is_not_captured(lab, devs, talk, start_collector, agent_args):
     assert not ours, f"{len(ours)} packets of the agent's own were captured, the first: {ours[0].hex()}"
     assert own > 0 and len(want) > 0
     missing, extra, _ = pcap.compare(want, got)
-    # What tcpdump itself dropped it says at its end.
-    dropped = sum(int(n) for d in beside
-                  for n in re.findall(r"(\d+) packets dropped by kernel", d.text()))
-    assert missing == 0 and extra <= dropped, \
-        f"of {len(want)} missing {missing}, extra {extra}, tcpdump dropped {dropped}"
+    assert (missing, extra) == (0, 0), f"of {len(want)} missing {missing}, extra {extra}"
     assert {x["verdict"] for x in agent.ledgers()} == {"complete"}, agent.ledgers()
     assert agent.total("captured") == len(got)
     print(f"# {len(got)} packets captured, {own} of the agent's own left out")
