@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Numbered messages on their way: from the moment they get their seq until the
- * collector has acknowledged them. One ring of bytes, reserved once; a message that
+ * Numbered messages in memory: from the moment they get their seq until they are
+ * acknowledged or on disk (backlog.h). One ring of bytes, reserved once; a message that
  * does not fit is refused, nothing is ever pushed out. DATA leaves room for the control
- * messages that tell what was lost.
- *
- * Any thread pushes. Only the uplink thread reads and acknowledges, so what
- * queue_next() returned stays valid until that thread acknowledges it.
+ * messages that tell what was lost. Thread-safe, and never waits for anything but its own
+ * lock.
  */
 #ifndef PS_QUEUE_H
 #define PS_QUEUE_H

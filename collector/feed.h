@@ -39,7 +39,11 @@ struct feed_iface {
 	struct feed_iface *next_tallied;
 };
 
-enum feed_state { FEED_CONNECTED, FEED_ENDED, FEED_LOST };
+/*
+ * ENDED: the agent said that this was all. LOST: its connection was, and it may come back.
+ * BROKEN: it said that the epoch ended without a stop, and nobody knows what else there was.
+ */
+enum feed_state { FEED_CONNECTED, FEED_ENDED, FEED_LOST, FEED_BROKEN };
 
 struct registry_owner;
 
@@ -55,6 +59,14 @@ struct feed {
 	char agent_id_text[37];
 	uint64_t epoch;
 	struct feed_room *room;
+
+	/*
+	 * The last number that is committed (commit.h): survives us, and is acknowledged. Set by
+	 * the committer, which also has the two behind it.
+	 */
+	_Atomic uint64_t committed_seq;
+	struct feed *next_dirty;
+	bool dirty;
 
 	/* The registry's, under its lock. */
 	struct feed *next;
@@ -116,6 +128,15 @@ void feed_tally(struct feed *f, struct feed_iface *iface, const struct packet *p
 enum feed_outcome { FEED_WRITTEN, FEED_UNSUPPORTED, FEED_FORGET };
 /* @partial: how far the message in hand is written now. */
 void feed_settle(struct feed *f, enum feed_outcome outcome, size_t partial);
+/*
+ * For the journal: append what has changed since the last call (@all: everything) to @out, as
+ * TLVs that registry_load() reads. Nobody changes the feed meanwhile (commit_enter()).
+ */
+void feed_save(struct feed *f, bool all, struct buf *out);
+
+/* How far the agent's clock is ahead of ours, from a PING of ours and its answer. */
+void feed_clock(struct feed *f, nsec_t sent, nsec_t answered, nsec_t now);
+
 /* The message is done; @next is the number after it. */
 void feed_advance(struct feed *f, uint64_t next);
 

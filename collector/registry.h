@@ -31,7 +31,16 @@ struct registry *registry_new(const struct registry_limits *limits, struct outpu
 struct registry *registry_free(struct registry *r);
 
 /*
- * A session starts to carry the stream of @hello: the feed and the number to resume at.
+ * The journal's part (commit.h): everything that is known of all feeds, appended to @out; and
+ * one commit's worth of it, or of what feed_save() wrote, put back. Feeds that are loaded are
+ * LOST until their agent comes back, unless they ended. -EBADMSG.
+ */
+void registry_save(struct registry *r, struct buf *out);
+int registry_load(struct registry *r, const uint8_t *in, size_t n, struct err *err);
+
+/*
+ * A session starts to carry the stream of @hello: the feed and the number to resume at, the one
+ * after what is committed.
  * A session that carried it before is superseded; once this returns it cannot write any
  * more. -EPROTO when @hello contradicts what is known, -ENOSPC when the table is full,
  * -ENOMEM.
@@ -41,12 +50,13 @@ int registry_attach(struct registry *r, const char *identity, const struct strea
 		    struct err *err);
 
 /*
- * The session is over. FEED_ENDED: the agent said goodbye, its ledger is reported.
- * FEED_CONNECTED: we stop, nothing is wrong with the stream. Without effect on the
- * feed's state when the session was superseded.
+ * The session is over. FEED_ENDED: the agent said goodbye, its ledger is reported. FEED_BROKEN:
+ * the same, and what came after @unknown_after (0: the last STATS) is unknown. FEED_CONNECTED: we
+ * stop, nothing is wrong with the stream. Without effect on the feed's state when the session was
+ * superseded.
  */
 void registry_detach(struct registry *r, struct feed *f, struct registry_owner *owner,
-		     enum feed_state state);
+		     enum feed_state state, nsec_t unknown_after);
 
 /* Ledgers of all feeds, then one line with the total verdict. */
 void registry_report(struct registry *r);

@@ -22,9 +22,27 @@
 
 struct output;
 
+/* A file and how much of it there is: what a journal has to know about an output. */
+#define OUTPUT_FILES_MAX 4u
+#define OUTPUT_NAME_MAX  255u
+struct output_file {
+	char name[OUTPUT_NAME_MAX + 1]; /* in the folder of the output's path */
+	uint32_t link_type;
+	bool micro;
+	uint64_t device, inode;
+	uint64_t size; /* up to the end of the last whole run */
+};
+
 struct output_config {
 	const char *path; /* "stdout" or "-": standard output */
 	bool micro;       /* microsecond time stamps and the old magic */
+	/*
+	 * Files of an earlier run to go on with. One that is there, is the same (device and
+	 * inode) and has `size` bytes or more is cut back to them and continued. Others are
+	 * left alone: a file with the next free number takes their place.
+	 */
+	const struct output_file *files;
+	size_t n_files;
 };
 
 /* Could output_new() work? Makes nothing and leaves nothing behind. */
@@ -49,6 +67,17 @@ struct output *output_free(struct output *out);
  */
 int output_write(struct output *out, uint32_t link_type, const uint8_t *run, size_t size,
 		 struct err *err);
+
+/* Are packets kept in files, which can be made durable and continued? */
+bool output_is_files(const struct output *out);
+/* The files that are open; returns their number, at most OUTPUT_FILES_MAX. */
+size_t output_files(struct output *out, struct output_file ret[OUTPUT_FILES_MAX]);
+/*
+ * fdatasync what was written so far, in every file, and the folder after a new file. Others may
+ * write meanwhile. An error means that what was written since the last output_sync() may be
+ * gone.
+ */
+int output_sync(struct output *out, struct err *err);
 
 /* Writes that wait for a slow reader of stdout, and all after, fail with -ECANCELED. */
 void output_cancel(struct output *out);

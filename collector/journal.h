@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The journal of an output: beside `dump.pcap` lies `dump.pcap.journal`. It is a series of
+ * commits, each of which takes effect as a whole or not at all, and says what the journal's
+ * user (commit.c) makes of it. A commit on disk:
+ *
+ *	offset size
+ *	     0    4  magic "PSJ1"
+ *	     4    4  length n of the body
+ *	     8    8  number of the commit: 1, 2, 3 ...
+ *	    16    4  CRC-32 of the body
+ *	    20    4  CRC-32 of the bytes 0 to 19
+ *	    24    n  body
+ *
+ * The first commit of a file says everything there is to say, those after it what has
+ * changed. When these have become much more than the first one, journal_rewrite() makes a new
+ * file with one commit and renames it over the old one.
+ *
+ * Not thread-safe: the committer has it.
+ */
+#ifndef PS_COLLECTOR_JOURNAL_H
+#define PS_COLLECTOR_JOURNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buf.h"
+#include "err.h"
+
+#define JOURNAL_BODY_MAX (256u << 20)
+
+struct journal;
+
+/* A commit, in order. < 0: this one and all that follow are not to be used, and are cut off. */
+typedef int journal_replay_fn(void *ctx, const uint8_t *body, size_t n);
+
+/*
+ * Open the journal of the output @path and replay it up to the first commit that is torn or
+ * damaged; what is after that is cut off. A file that is no journal at all is moved out of the
+ * way (`.bad`), and said so in @warning (empty otherwise). -EBUSY: another process has it;
+ * -errno.
+ */
+int journal_open(const char *path, journal_replay_fn *fn, void *ctx, struct journal **ret,
+		 struct err *warning, struct err *err);
+struct journal *journal_free(struct journal *j);
+
+/*
+ * Append a commit; with @sync it is durable on return. On failure (-ENOSPC ...) the journal is
+ * as before. After a failed sync (-EIO) that is not known: the journal is not to be used any
+ * more.
+ */
+int journal_append(struct journal *j, const struct buf *body, bool sync, struct err *err);
+
+/* Is it time for journal_rewrite()? */
+bool journal_is_long(const struct journal *j);
+/* Replace everything by one commit, durably. On failure the journal is as before. */
+int journal_rewrite(struct journal *j, const struct buf *body, struct err *err);
+
+#endif
