@@ -89,7 +89,12 @@ int spool_end(struct spool_epoch *e, const struct buf *hello, const struct buf *
  */
 int spool_read(struct spool_epoch *e, uint64_t seq, struct buf *wire, struct backlog_message *ret,
 	       struct err *err);
-/* Forget all up to @seq. */
+/*
+ * All up to @seq may have been sent from memory, before they were appended: they count as sent.
+ * Called after spool_append(), before the next call that may evict.
+ */
+void spool_sent(struct spool_epoch *e, uint64_t seq);
+/* Forget all up to @seq. It may be above what was appended: the next to append comes after it. */
 void spool_ack(struct spool_epoch *e, uint64_t seq);
 
 uint64_t spool_first_seq(const struct spool_epoch *e); /* oldest, hole or not; else next */
