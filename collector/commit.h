@@ -58,5 +58,21 @@ enum stream_ack_mode commit_ack_mode(const struct commit *c);
  */
 void commit_enter(struct commit *c);
 void commit_leave(struct commit *c, struct feed *f, size_t bytes);
+/*
+ * Between the two: @f is changed now, in a way that it may be gone after (registry_detach()).
+ * Then commit_leave() gets NULL.
+ */
+void commit_touch(struct commit *c, struct feed *f);
+/*
+ * Between the two, before packets of @link_type are written: does the journal name their file? 0;
+ * -EAGAIN: it does after the next commit, come back then; else as output_write(). After a crash
+ * nobody would know of packets in a file that no commit names.
+ */
+int commit_file(struct commit *c, uint32_t link_type, struct err *err);
+
+/* Commit at once. Returns the number of the commit that has all that was left so far. */
+uint64_t commit_hurry(struct commit *c);
+/* Is the commit with that number done? */
+bool commit_is_done(const struct commit *c, uint64_t number);
 
 #endif

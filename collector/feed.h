@@ -61,10 +61,13 @@ struct feed {
 	struct feed_room *room;
 
 	/*
-	 * The last number that is committed (commit.h): survives us, and is acknowledged. Set by
-	 * the committer, which also has the two behind it.
+	 * The last number that is committed (commit.h): survives us, and is acknowledged. A new
+	 * feed's is the one before next_seq; then it is set by the committer, which also has what
+	 * is behind it. While `commits` is not 0 the committer refers to the feed: it is neither
+	 * evicted nor freed, also when no session has it.
 	 */
 	_Atomic uint64_t committed_seq;
+	atomic_uint commits;
 	struct feed *next_dirty;
 	bool dirty;
 

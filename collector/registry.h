@@ -28,6 +28,8 @@ struct registry_limits {
  */
 struct registry *registry_new(const struct registry_limits *limits, struct output *output,
 			      feed_line_fn *line, void *ctx);
+/* For registry_new() with no output yet: commit_open() loads feeds before it opens it. */
+void registry_set_output(struct registry *r, struct output *output);
 struct registry *registry_free(struct registry *r);
 
 /*

@@ -68,6 +68,12 @@ struct output *output_free(struct output *out);
 int output_write(struct output *out, uint32_t link_type, const uint8_t *run, size_t size,
 		 struct err *err);
 
+/*
+ * Make the file of @link_type, if there is none yet, with its header only: so a journal can name it
+ * before there is a packet in it. Errors as output_write(). 0 for what is not a file.
+ */
+int output_open(struct output *out, uint32_t link_type, struct err *err);
+
 /* Are packets kept in files, which can be made durable and continued? */
 bool output_is_files(const struct output *out);
 /* The files that are open; returns their number, at most OUTPUT_FILES_MAX. */
