@@ -21,10 +21,11 @@ struct tls_store *tls_store_free(struct tls_store *s);
 struct tls_context *tls_store_get(struct tls_store *s);
 
 /*
- * Load the files again if one of them is another than before (device, inode, size, time of
- * change); with @force in any case. 1: new sessions use what is there now; 0: nothing has
- * changed; -errno: what is there cannot be used, the former stay in use; said again only when
- * the files change again.
+ * Look at the files, and load them again if one of them is another than before (device,
+ * inode, size, time of change); with @force in any case. Call it every few seconds.
+ * 1: new sessions use what is there now; 0: the content is the same, or there are no files
+ * (a shared key, plain text); -errno: what is there cannot be used, the former stays in
+ * use. It is tried again with every call, and said again only when the files change again.
  */
 int tls_store_refresh(struct tls_store *s, bool force, struct err *err);
 /* Rises with every refresh that returned 1, from 1 on. Cheap. */
