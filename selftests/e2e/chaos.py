@@ -20,17 +20,22 @@ import time
 import harness
 from checks import AFTER_HOOK, AFTER_RING, check_same, check_sums
 
-SIZE = 64  # of a packet: blast's number is at byte 42, its sender at byte 50
-RECORD = struct.Struct(f"<8xII42xQI{SIZE - 54}x")
+SIZE = 64  # of a packet, unless said otherwise
 LOSSES = [c for c in AFTER_HOOK + AFTER_RING if c.startswith("lost_")]
-PLENTY = "1GiB"
+PLENTY = "1GB"
+
+
+def record(size):
+    """In a file: lengths, blast's number at byte 42 of the packet, the sender's at byte 50."""
+    return struct.Struct(f"<8xII42xQI{size - 54}x")
 
 
 class Count:
     """What is in the files of what was sent, sender by sender and number by number."""
 
-    def __init__(self, paths, sent):
+    def __init__(self, paths, sent, size=SIZE):
         """@sent: how many numbers each sender used, from 0 on."""
+        form = record(size)
         self.sent = sent
         self.seen = {s: bytearray(n) for s, n in sent.items()}
         self.extra = self.duplicate = self.disorder = 0
@@ -38,9 +43,9 @@ class Count:
         for path in paths:
             with open(path, "rb") as f:
                 raw = f.read()
-            assert len(raw) >= 24 and (len(raw) - 24) % RECORD.size == 0, f"{path} is torn"
-            for caplen, length, number, sender in RECORD.iter_unpack(memoryview(raw)[24:]):
-                if caplen != SIZE or length != SIZE or number >= sent.get(sender, 0):
+            assert len(raw) >= 24 and (len(raw) - 24) % form.size == 0, f"{path} is torn"
+            for caplen, length, number, sender in form.iter_unpack(memoryview(raw)[24:]):
+                if caplen != size or length != size or number >= sent.get(sender, 0):
                     self.extra += 1
                     continue
                 seen = self.seen[sender]
@@ -134,12 +139,11 @@ class Node:
         self.agent = self.lab.agent(extra, name=self.name, ns=self.ns, host=self.collector, **kw)
         return self.agent
 
-    def load(self, pps, count=1 << 40, first=0):
+    def load(self, pps, count=1 << 40, size=SIZE, *more):
         """Traffic until it is stopped, or so many packets."""
-        assert first == self.sent
         self.blast = subprocess.Popen(
-            ["ip", "netns", "exec", self.tx, harness.BLAST, "ps0", str(count), str(SIZE), str(pps),
-             str(self.number)], stdout=subprocess.PIPE)
+            ["ip", "netns", "exec", self.tx, harness.BLAST, "ps0", str(count), str(size), str(pps),
+             str(self.number), *more], stdout=subprocess.PIPE)
 
     def finish(self, early=True):
         """Ends the traffic (or waits for its end) and returns how many packets there were."""

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * blast DEV COUNT SIZE [PPS [SENDER]]: send COUNT UDP packets of SIZE bytes out of DEV, as
+ * blast DEV COUNT SIZE [PPS [SENDER [noise]]]: send COUNT UDP packets of SIZE bytes out of DEV, as
  * fast as the machine can (PPS 0) or at PPS a second, straight to the driver. Each carries
- * its number at byte 42, and with SENDER that at byte 50. Ends early on SIGTERM. Prints
- * how many the kernel took.
+ * its number at byte 42, and with SENDER that at byte 50; with `noise` the rest cannot be
+ * compressed. Ends early on SIGTERM. Prints how many the kernel took.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -37,6 +37,19 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* xorshift64 */
+static void make_noise(uint8_t *p, size_t size)
+{
+	static uint64_t x = 88172645463325252u;
+
+	for (size_t at = 0; at < size; at += sizeof(x)) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		memcpy(p + at, &x, size - at < sizeof(x) ? size - at : sizeof(x));
+	}
+}
+
 /* Ethernet, IPv4, UDP 1111 -> 2222. The IP checksum is not looked at by anybody. */
 static void make_packet(uint8_t *p, size_t size)
 {
@@ -66,7 +79,7 @@ int main(int argc, char **argv)
 	size_t size;
 
 	if (argc < 4) {
-		fprintf(stderr, "usage: blast DEV COUNT SIZE [PPS [SENDER]]\n");
+		fprintf(stderr, "usage: blast DEV COUNT SIZE [PPS [SENDER [noise]]]\n");
 		return 2;
 	}
 	count = strtoull(argv[2], NULL, 10);
@@ -113,6 +126,8 @@ int main(int argc, char **argv)
 			uint64_t number = sent + i;
 
 			memcpy(packets[i] + 42, &number, sizeof(number));
+			if (argc > 6)
+				make_noise(packets[i] + 54, size - 54);
 		}
 		r = sendmmsg(fd, msgs, n, 0);
 		if (r < 0 && errno != ENOBUFS && errno != EAGAIN && errno != EINTR) {
