@@ -17,6 +17,7 @@
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 
+#include "account.h"
 #include "backlog.h"
 #include "book.h"
 #include "capture.h"
@@ -32,14 +33,8 @@
 #include "uplink.h"
 #include "util.h"
 
-/* Interfaces that are gone and settled stay in the ledger up to this many. */
-#define GONE_KEPT 1024u
-
 /* Look at the files of the credentials every so many ticks. */
 #define CREDENTIALS_TICKS 5
-
-/* Messages; each tells of BOOK_CHANGES_MAX ledgers at most. */
-#define STATS_PER_TICK 8
 
 struct agent {
 	const struct config *config;
@@ -50,6 +45,7 @@ struct agent {
 	struct rtnl *rtnl;
 	struct ifaces *ifaces;
 	struct book *book;
+	struct account account;
 	struct spool *spool;     /* NULL: none */
 	struct queue *queue;     /* NULL: no collector */
 	struct backlog *backlog; /* as queue */
@@ -58,8 +54,7 @@ struct agent {
 	struct reader *reader;
 	struct uplink *uplink;
 	int epoll_fd, signal_fd, timer_fd;
-	bool list_again;    /* what is known of the interfaces may be incomplete */
-	bool stats_refused; /* the queue had no room for the last ones: said so */
+	bool list_again; /* what is known of the interfaces may be incomplete */
 	unsigned int ticks;
 	bool stopping;
 };
@@ -189,6 +184,14 @@ static int make_parts(struct agent *a, struct err *err)
 	};
 	int r;
 
+	a->account = (struct account){
+		.agent = a->config->agent_name,
+		.identity = &a->identity,
+		.book = a->book,
+		.queue = a->queue,
+		.has_spool = a->spool != NULL,
+		.output = a->output,
+	};
 	memcpy(uplink.agent_id, a->identity.agent_id, sizeof(uplink.agent_id));
 	a->ifaces = ifaces_new(&ifaces);
 	if (!a->ifaces)
@@ -275,95 +278,6 @@ static void on_netlink(struct agent *a)
 	}
 }
 
-/* False when there is no more to say, or no room to say it. */
-static bool push_stats(struct agent *a)
-{
-	_cleanup_free_ struct stream_stats_part *parts = NULL;
-	_cleanup_(buf_free) struct buf payload = {};
-	struct stream_stats stats = {.time = clock_realtime()};
-	long n = book_changes(a->book, &parts);
-
-	/* Without a collector nobody waits for them; settled interfaces can be forgotten. */
-	if (n <= 0 || !a->queue)
-		return n > 0;
-	stats.parts = parts;
-	stats.n_parts = (size_t)n;
-	stream_stats_encode(&payload, &stats);
-	if (buf_failed(&payload) ||
-	    queue_push_control(a->queue, STREAM_STATS, payload.data, payload.len) < 0) {
-		if (!a->stats_refused)
-			log_warn("the queue has no room for the loss counters");
-		a->stats_refused = true;
-		return false;
-	}
-	a->stats_refused = false;
-	return true;
-}
-
-/*
- * A queue that a long outage has filled is no place for one more set of counters every second.
- * With a spool it empties again, unless the disk takes nothing either.
- */
-static bool is_room_for_stats(const struct agent *a)
-{
-	if (!a->queue)
-		return true;
-	return queue_bytes(a->queue) <= queue_capacity(a->queue) / 8 * (a->spool ? 7 : 4);
-}
-
-struct ledger_total {
-	struct agent *agent;
-	bool final;
-	struct ledger sum;
-	bool flying;
-};
-
-static enum ledger_verdict verdict(const struct ledger *l, bool final)
-{
-	if (ledger_lost(l).packets)
-		return VERDICT_INCOMPLETE;
-	return final && ledger_in_flight(l).packets ? VERDICT_UNKNOWN : VERDICT_COMPLETE;
-}
-
-static void ledger_line(void *ctx, const struct stream_iface *info, enum direction direction,
-			const struct ledger *l)
-{
-	struct ledger_total *total = ctx;
-	struct agent *a = total->agent;
-	char json[LEDGER_JSON_MAX];
-	struct ledger_subject who = {
-		.agent = a->config->agent_name,
-		.agent_id = a->identity.agent_id_text,
-		.epoch = a->identity.epoch,
-		.interface = info->name,
-		.direction = direction == DIRECTION_INGRESS ? "ingress" : "egress",
-		.file = a->output ? output_path(a->output, info->link_type) : NULL,
-	};
-
-	ledger_json(l, &who, verdict(l, total->final), json, sizeof(json));
-	log_info("ledger %s", json);
-	if (total->final && !ledger_adds_up(l))
-		log_warn("the counters of \"%s\" %s do not add up", info->name, who.direction);
-	ledger_add(&total->sum, l);
-}
-
-static void print_ledger(struct agent *a, bool final)
-{
-	struct ledger_total total = {.agent = a, .final = final};
-	struct ledger_count flying;
-
-	ifaces_count(a->ifaces);
-	book_for_each(a->book, ledger_line, &total);
-	flying = ledger_in_flight(&total.sum);
-	log_info("%s: %llu packets seen, %llu captured, %llu committed, %llu lost, %llu in flight",
-		 ledger_verdict_name(verdict(&total.sum, final)),
-		 (unsigned long long)total.sum.c[LEDGER_SEEN].packets,
-		 (unsigned long long)total.sum.c[LEDGER_CAPTURED].packets,
-		 (unsigned long long)total.sum.c[LEDGER_COMMITTED].packets,
-		 (unsigned long long)ledger_lost(&total.sum).packets,
-		 (unsigned long long)flying.packets);
-}
-
 /* 1: new ones are in use; 0: nothing to do. */
 static int refresh_credentials(struct agent *a, bool force)
 {
@@ -384,8 +298,6 @@ static int refresh_credentials(struct agent *a, bool force)
 
 static void on_tick(struct agent *a)
 {
-	struct ledger_total gone = {.agent = a, .final = true};
-
 	event_clear(a->timer_fd);
 	if (!a->ops->beat(a->capture))
 		log_warn("this process stood still for more than %llu s, in which the hooks let "
@@ -394,10 +306,7 @@ static void on_tick(struct agent *a)
 	if (ifaces_tend(a->ifaces) || a->list_again)
 		list_interfaces(a);
 	ifaces_count(a->ifaces);
-	for (int i = 0; i < STATS_PER_TICK; i++)
-		if (!is_room_for_stats(a) || !push_stats(a))
-			break;
-	book_prune(a->book, GONE_KEPT, ledger_line, &gone);
+	account_tick(&a->account);
 	if (++a->ticks % CREDENTIALS_TICKS == 0)
 		refresh_credentials(a, false);
 }
@@ -409,7 +318,8 @@ static void on_signal(struct agent *a)
 	while (read(a->signal_fd, &info, sizeof(info)) == sizeof(info)) {
 		switch (info.ssi_signo) {
 		case SIGUSR1:
-			print_ledger(a, false);
+			ifaces_count(a->ifaces);
+			account_print(&a->account, false);
 			break;
 		case SIGHUP:
 			if (refresh_credentials(a, true) == 0)
@@ -499,12 +409,10 @@ static void stop(struct agent *a)
 	reader_stop(a->reader, a->queue ? timeout / 2 : timeout);
 	if (a->output && output_finish(a->output, &err) < 0)
 		log_error("%s", err.text);
-	book_report_again(a->book);
-	while (push_stats(a))
-		;
+	account_last(&a->account);
 	if (!uplink_stop(a->uplink, end - MIN(end, clock_monotonic())))
 		store_rest(a);
-	print_ledger(a, true);
+	account_print(&a->account, true);
 }
 
 static void release(struct agent *a)
