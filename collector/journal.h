@@ -32,29 +32,40 @@
 
 struct journal;
 
-/* A commit, in order. < 0: this one and all that follow are not to be used, and are cut off. */
+/*
+ * A commit, in order. < 0: this one and all that follow are not to be used, and are cut off.
+ * -ENOMEM: journal_open() fails with that, and the file stays as it is.
+ */
 typedef int journal_replay_fn(void *ctx, const uint8_t *body, size_t n);
 
 /*
- * Open the journal of the output @path and replay it up to the first commit that is torn or
- * damaged; what is after that is cut off. A file that is no journal at all is moved out of the
- * way (`.bad`), and said so in @warning (empty otherwise). -EBUSY: another process has it;
- * -errno.
+ * Open the journal of the output @path, or make it (mode 0600), and replay it up to the first
+ * commit that is torn or damaged; what is after that is cut off. A file with no commit of use is
+ * moved out of the way, to `.bad`, over one that is there.
+ *
+ * @warning is a sentence when more than the torn end of a crash is lost: commits that were
+ * durable. What was replayed is then older than the files that it speaks of, so these had better
+ * not be cut back to it. Empty otherwise.
+ *
+ * -EBUSY: another process has the journal (flock(2), until journal_free()); -errno.
  */
 int journal_open(const char *path, journal_replay_fn *fn, void *ctx, struct journal **ret,
 		 struct err *warning, struct err *err);
 struct journal *journal_free(struct journal *j);
 
 /*
- * Append a commit; with @sync it is durable on return. On failure (-ENOSPC ...) the journal is
- * as before. After a failed sync (-EIO) that is not known: the journal is not to be used any
- * more.
+ * Append a commit; with @sync it is durable on return, and those before it too. On failure
+ * (-ENOSPC, -EDQUOT, -ENOMEM ...) the journal is as before. After -EIO that is not known, and
+ * the journal is not to be used any more.
  */
 int journal_append(struct journal *j, const struct buf *body, bool sync, struct err *err);
 
-/* Is it time for journal_rewrite()? */
+/*
+ * Is it time for journal_rewrite()? More than 4 MiB and more than 4 times the first commit; after
+ * a rewrite that failed not before another MiB.
+ */
 bool journal_is_long(const struct journal *j);
-/* Replace everything by one commit, durably. On failure the journal is as before. */
+/* Replace everything by one commit, durably, with the number 1. Fails as journal_append() does. */
 int journal_rewrite(struct journal *j, const struct buf *body, struct err *err);
 
 #endif
