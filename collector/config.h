@@ -3,6 +3,7 @@
 #ifndef PS_COLLECTOR_CONFIG_H
 #define PS_COLLECTOR_CONFIG_H
 
+#include "clock.h"
 #include "tls.h"
 #include "yaml.h"
 
