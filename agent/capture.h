@@ -60,7 +60,7 @@ struct capture_ops {
 	int (*attach)(struct capture *c, const struct capture_iface *iface, struct err *err);
 	/*
 	 * Are the hooks still there? Once somebody has removed one, packets pass unseen:
-	 * detach, and attach anew.
+	 * detach, and attach anew. True for an interface that is gone: netlink tells of that.
 	 */
 	bool (*intact)(struct capture *c, uint32_t ifindex);
 	/* Idempotent; the interface may be gone already. Counters of the slot stay readable. */

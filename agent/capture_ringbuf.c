@@ -18,6 +18,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <limits.h>
+#include <net/if.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -438,13 +439,24 @@ static int ringbuf_attach(struct capture *c, const struct capture_iface *iface, 
 	return warn_of_earlier(a, iface->name, err);
 }
 
+static bool interface_exists(uint32_t ifindex)
+{
+	char name[IF_NAMESIZE];
+
+	return if_indextoname(ifindex, name);
+}
+
 static bool ringbuf_intact(struct capture *c, uint32_t ifindex)
 {
 	for (unsigned int i = 0; i < c->nattached; i++) {
 		struct hook *hooks = c->attached[i].hooks;
 
-		if (c->attached[i].ifindex == ifindex)
-			return hook_intact(&hooks[0]) & hook_intact(&hooks[1]);
+		if (c->attached[i].ifindex != ifindex)
+			continue;
+		if (hook_intact(&hooks[0]) & hook_intact(&hooks[1]))
+			return true;
+		/* An interface that goes is out of the list before its hooks are taken away. */
+		return !interface_exists(ifindex);
 	}
 	return false;
 }

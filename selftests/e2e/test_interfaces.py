@@ -61,6 +61,12 @@ def finish(lab, agent, collector, want, link="dump.pcap"):
     return got
 
 
+def seen(agent, n):
+    """Wait until @n packets have come to the hooks. What is sent over a veth pair waits for
+    a processor first, and is dropped with an interface that goes meanwhile."""
+    harness.wait_until(f"{n} packets to be seen", lambda: agent.snapshot()["seen"] >= n)
+
+
 def counted(daemons, dev, direction, n, counter="captured"):
     for d in daemons:
         have = d.total(counter, dev, direction)
@@ -81,21 +87,25 @@ def interfaces_may_come_and_go_and_change_their_names(lab):
     one, two, nine = link("p1"), link("p2"), link("p9")
     want += one.send() + two.send(7)
     nine.send()
+    seen(agent, len(want))
     # Down and up again is the same interface: no second line.
     run("ip", "-n", lab.rx, "link", "set", "veth2", "down")
     run("ip", "-n", lab.rx, "link", "set", "veth2", "up")
     want += two.send(3)
+    seen(agent, len(want))
     # Gone and there again under the same name.
     run("ip", "-n", lab.rx, "link", "del", "veth1")
     agent.wait_for('interface "veth1" .* is gone')
     lab.veth(lab.rx, "veth1", lab.tx, "p1")
     capturing(agent, "veth1", 2)
     want += one.send(11)
+    seen(agent, len(want))
     # A new name that is wanted, one that is not, and back.
     run("ip", "-n", lab.rx, "link", "set", "veth2", "down")
     run("ip", "-n", lab.rx, "link", "set", "veth2", "name", "veth3", "up")
     capturing(agent, "veth3")
     want += two.send(4)
+    seen(agent, len(want))
     run("ip", "-n", lab.rx, "link", "set", "veth3", "down")
     run("ip", "-n", lab.rx, "link", "set", "veth3", "name", "other", "up")
     agent.wait_for('interface "veth3" .* has another name')
@@ -104,6 +114,7 @@ def interfaces_may_come_and_go_and_change_their_names(lab):
     run("ip", "-n", lab.rx, "link", "set", "other", "name", "veth3", "up")
     capturing(agent, "veth3", 2)
     want += two.send(6)
+    seen(agent, len(want))
     # Away to another namespace and back.
     away = lab.namespace(lab.tag + "x")
     run("ip", "-n", lab.rx, "link", "set", "veth3", "netns", away)
@@ -136,7 +147,8 @@ def a_burst_of_new_interfaces_is_captured_whole(lab):
     want = []
     for i in range(BURST):
         want += Link(lab, pods, f"p{i}").send(3)
-    # And away with all of them at once.
+    # And away with all of them at once; what is still on its way would go with them.
+    seen(agent, len(want))
     start = time.monotonic()
     run("ip", "netns", "del", pods)
     agent.wait_for('interface "veth.* is gone', count=BURST, seconds=60)
