@@ -152,8 +152,7 @@ static void connected(struct uplink *u)
 	if (servers_preferred(&u->servers))
 		u->probe_interval = UPLINK_PROBE_EVERY;
 	else if (last != server)
-		u->probe_at = clock_monotonic() + u->probe_interval / 2 +
-			      uplink_random(u->probe_interval);
+		u->probe_at = uplink_next_probe(u);
 	u->last = server;
 	u->returning = false;
 	u->failures = 0;

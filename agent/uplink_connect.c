@@ -8,8 +8,6 @@
  */
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
-#include <sys/timex.h>
 
 #include "log.h"
 #include "uplink_internal.h"
@@ -35,19 +33,6 @@ void uplink_own_socket(void *ctx, int fd)
 		log_warn("the agent's own stream may be captured: %s", err.text);
 }
 
-/* What the kernel knows about CLOCK_REALTIME; nothing is changed. */
-static void describe_clock(struct stream_hello *hello)
-{
-	struct timex t = {};
-
-	hello->realtime_ns = clock_realtime();
-	hello->boottime_ns = clock_boottime();
-	if (ntp_adjtime(&t) < 0)
-		return;
-	hello->clock_state = t.status & STA_UNSYNC ? STREAM_CLOCK_FREE : STREAM_CLOCK_SYNCED;
-	hello->clock_error_ns = (uint64_t)MAX(t.maxerror, 0) * NSEC_PER_USEC;
-}
-
 static int say_hello(struct uplink *u, struct err *err)
 {
 	_cleanup_(buf_free) struct buf payload = {};
@@ -56,7 +41,9 @@ static int say_hello(struct uplink *u, struct err *err)
 
 	if (r < 0)
 		return r;
-	describe_clock(&hello);
+	/* Of this session, also when the epoch is an old one. */
+	hello.realtime_ns = clock_realtime();
+	hello.boottime_ns = clock_boottime();
 	u->session.epoch = hello.epoch;
 	u->session.hello_first = hello.first_unacked;
 	u->session.hello_next = hello.next_seq;

@@ -22,7 +22,7 @@
 #define UPLINK_BACKOFF_MAX_MS 30000u
 #define UPLINK_RETRY_MAX_MS   (10 * UPLINK_BACKOFF_MAX_MS) /* that an ERROR may ask for */
 
-/* How the preferred server is looked at from another one. */
+/* How the preferred server is looked at from another one; a quarter more or less. */
 #define UPLINK_PROBE_EVERY   (60 * NSEC_PER_SEC)
 #define UPLINK_PROBE_MOST    (30 * 60 * NSEC_PER_SEC) /* when its answers led to nothing */
 #define UPLINK_PROBE_TIMEOUT 3000                     /* ms */
@@ -110,6 +110,11 @@ struct uplink {
 
 /* Anything below @limit. */
 uint64_t uplink_random(uint64_t limit);
+/* When to look at the preferred server next, CLOCK_MONOTONIC. */
+static inline nsec_t uplink_next_probe(const struct uplink *u)
+{
+	return clock_monotonic() + u->probe_interval / 4 * 3 + uplink_random(u->probe_interval / 2);
+}
 
 /*
  * Wait for the connection to be ready for @events, for the probe, for a stop or a change of

@@ -289,7 +289,7 @@ static void consider_return(struct uplink *u, nsec_t now)
 	if (!u->probe) {
 		if (now < MAX(u->probe_at, u->known[0].not_before))
 			return;
-		u->probe_at = now + u->probe_interval / 2 + uplink_random(u->probe_interval);
+		u->probe_at = uplink_next_probe(u);
 		if (probe_start(first->host, first->port, UPLINK_PROBE_TIMEOUT, uplink_own_socket,
 				u, &u->probe, &err) < 0)
 			u->probe = NULL;
