@@ -20,7 +20,7 @@ static struct yaml_servers *make_list(size_t n)
 {
 	static struct yaml_server v[SERVERS];
 	static struct yaml_servers list = {.v = v};
-	static char names[SERVERS][32];
+	static char names[SERVERS][48];
 
 	for (size_t i = 0; i < n; i++) {
 		snprintf(names[i], sizeof(names[i]), "collector-%zu.example", i);
@@ -105,8 +105,10 @@ static void without_a_server_only_its_own_agents_move(void **state)
 
 static void the_order_does_not_depend_on_the_list(void **state)
 {
-	struct yaml_server a[] = {{"A.example", 1}, {"b.example", 1}, {"b.example", 2}};
-	struct yaml_server b[] = {{"b.example", 2}, {"B.EXAMPLE", 1}, {"a.example", 1}};
+	char a_name[] = "a.example", a_other[] = "A.Example";
+	char b_name[] = "b.example", b_other[] = "B.EXAMPLE";
+	struct yaml_server a[] = {{a_other, 1}, {b_name, 1}, {b_name, 2}};
+	struct yaml_server b[] = {{b_name, 2}, {b_other, 1}, {a_name, 1}};
 	const struct yaml_servers one = {.v = a, .n = 3}, two = {.v = b, .n = 3};
 
 	(void)state;
