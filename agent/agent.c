@@ -389,13 +389,12 @@ static void store_rest(struct agent *a)
 {
 	uint64_t left = backlog_next_seq(a->backlog) - backlog_first_seq(a->backlog);
 
-	if (!a->spool) {
-		log_warn("the collector has not acknowledged everything");
-		return;
-	}
-	if (backlog_store(a->backlog))
-		log_info("%llu messages wait in \"%s\" for the next start",
+	if (a->spool && backlog_store(a->backlog))
+		log_warn("the collector has not acknowledged everything: %llu messages wait in "
+			 "\"%s\" for the next start",
 			 (unsigned long long)left, a->config->spool_path);
+	else
+		log_warn("the collector has not acknowledged everything");
 }
 
 static void stop(struct agent *a)
