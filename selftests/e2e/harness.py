@@ -81,7 +81,8 @@ def wait_until(what, condition, seconds=10):
 class Daemon:
     def __init__(self, lab, name, argv, ns=None, stdout=None, wrap=True):
         self.name, self.log = name, os.path.join(lab.dir, f"{name}.log")
-        self.cmd = (["ip", "netns", "exec", ns] if ns else []) + (WRAP if wrap else []) + argv
+        wrap = WRAP if wrap is True else list(wrap or ())
+        self.cmd = (["ip", "netns", "exec", ns] if ns else []) + wrap + argv
         self.err = open(self.log, "ab")
         # One that is started again goes on in the log of the one before, but is read alone.
         self.log_start = self.err.tell()

@@ -174,10 +174,146 @@ def a_link_that_is_down_too_long_loses_the_oldest(lab):
     assert holes[0][0] < sent / 2 and holes[-1][1] < sent - 2000, (holes, sent)
 
 
+# Power cuts.
+
+TOOLS = os.path.join(harness.BUILD, "selftests/tools")
+CUTS = 65536 if LONG else 300
+PLAIN = "tls:\n  enable: false\n"
+
+
+def watched(lab, name):
+    """To run a daemon with what writes down its syncs."""
+    with open(harness.COLLECTOR, "rb") as f:
+        if b"__asan_init" in f.read() or harness.WRAP:
+            raise harness.Skip("another library is to be loaded first")
+    return ("env", f"LD_PRELOAD={TOOLS}/synclog.so", f"SYNCLOG={lab.path(name)}.sync")
+
+
+def durable(lab, name, folder):
+    """What a power cut leaves of each file below the folder, as (path, size)."""
+    sizes = {}
+    with open(f"{lab.path(name)}.sync") as f:
+        for line in f:
+            kind, *words = line.split()
+            if kind in "ST":
+                size, path = int(words[0]), words[1]
+                sizes[path] = size if kind == "S" else min(size, sizes.get(path, 0))
+            elif kind == "R":
+                sizes[words[1]] = sizes.get(words[0], 0)
+            elif kind == "U":
+                sizes.pop(words[0], None)
+    out = []
+    for d, _, files in os.walk(folder):
+        for path in (os.path.join(d, f) for f in sorted(files)):
+            out.append((path, min(sizes.get(path, 0), os.path.getsize(path))))
+    return out
+
+
+def cut_everywhere(lab, what, *argv):
+    done = harness.run(f"{TOOLS}/{what}", *argv, check=False)
+    lines = done.stdout.decode(errors="replace").splitlines()
+    print("\n".join(f"# {what}: {line}" for line in lines[-1 if not done.returncode else -30:]),
+          flush=True)
+    assert done.returncode == 0, f"{what} ended with {done.returncode}"
+
+
+def a_power_cut_costs_the_collector_nothing_that_it_acknowledged(lab):
+    rng, agents, packets, epoch = random.Random(SEED), 8, 10, 77
+    print(f"# seed {SEED}")
+    for n in range(4 if LONG else 2):
+        disk = chaos.Disk(lab, f"out-{n}")
+        try:
+            out = f"{disk.path}/d/dump.pcap"
+            os.mkdir(f"{disk.path}/d")
+            collector = lab.collector("commitIntervalMs: 200\n" if n % 2 else "", tls=PLAIN,
+                                      output=out, name=f"collector-{n}",
+                                      wrap=watched(lab, f"collector-{n}"))
+            load = lab.spawn("load", [
+                f"{TOOLS}/load", "-n", str(agents), "-m", "1000000", "-p", str(packets), "-i", "4",
+                "-e", str(epoch), "-f", lab.path("acks"), "127.0.0.1", "8081"], ns=lab.rx)
+            harness.wait_until("packets", lambda out=out: os.path.getsize(out) > 100000)
+            time.sleep(rng.uniform(0, 0.7))
+            collector.kill()
+            load.kill()
+            files = durable(lab, f"collector-{n}", f"{disk.path}/d")
+            print("# " + ", ".join(f"{os.path.basename(p)}: {s} of {os.path.getsize(p)} bytes "
+                                   "durable" for p, s in files))
+            cut_everywhere(lab, "powercut_collector", f"{disk.path}/d", lab.path("acks"), epoch,
+                           agents, packets, CUTS, *(f"{p}={s}" for p, s in files))
+        finally:
+            disk.close()
+
+
+def a_power_cut_costs_the_agent_nothing_that_it_had_synced(lab):
+    rng = random.Random(SEED)
+    with one_node(lab) as node:
+        config = node.spool(more="  segmentBytes: 256KB\n")
+        agent = node.start(config, wrap=watched(lab, "agent"))
+        node.load(7000, 1 << 40, 200, "noise")
+        spool = f"{node.disk.path}/spool"
+        harness.wait_until("two segments", lambda: len(glob.glob(f"{spool}/*/*.seg")) > 2)
+        time.sleep(rng.uniform(0, 0.3))
+        agent.kill()
+        node.finish()
+        files = [(p, s) for p, s in durable(lab, "agent", spool)
+                 if p.endswith(".seg") and s < os.path.getsize(p)]
+        # The newest one, whatever was synced of it.
+        newest = max(glob.glob(f"{spool}/*/*.seg"))
+        files = files or [(newest, os.path.getsize(newest))]
+        print("# " + ", ".join(f"{os.path.basename(p)}: {s} of {os.path.getsize(p)} bytes durable"
+                               for p, s in files))
+        assert len(files) == 1, "an older segment is not durable"
+        cut_everywhere(lab, "powercut_spool", spool, CUTS, *(f"{p}={s}" for p, s in files))
+
+
+def both_recover_from_a_power_cut_together(lab):
+    """The daemons themselves: both are killed, what was not synced is cut somewhere, and they
+    go on."""
+    rng = random.Random(SEED)
+    cuts = 12 if LONG else 4
+    with one_node(lab) as node:
+        disk = chaos.Disk(lab, "out")
+        try:
+            out, config = f"{disk.path}/dump.pcap", node.spool(more="  segmentBytes: 64KB\n")
+            node.load(7000)
+            for n in range(cuts + 1):
+                wrapped = {"wrap": watched(lab, "run")}
+                collector = lab.collector(host="0.0.0.0", output=out, **wrapped)
+                agent = node.start(config, **wrapped)
+                agent.wait_for("connected to the collector")
+                if n == cuts:
+                    break
+                time.sleep(rng.uniform(0.3, 0.8))
+                for d in rng.sample([agent, collector], 2):
+                    d.kill()
+                for folder in (disk.path, node.disk.path):
+                    for path, size in durable(lab, "run", folder):
+                        os.truncate(path, rng.randint(size, os.path.getsize(path)))
+            harness.wait_until("an empty spool", lambda: len(glob.glob(
+                f"{node.disk.path}/spool/????????????????")) <= 1, 30)
+            sent = node.finish()
+            assert agent.stop(60) == 0 and collector.stop() == 0
+            count = chaos.Count(chaos.outputs(out), {0: sent})
+            print(f"# {cuts} power cuts: {count.text()}, holes {count.holes(0)}")
+            assert (count.extra, count.duplicate, count.disorder) == (0, 0, 0), count.text()
+            # What was in memory or not synced, and what came while nobody was there.
+            assert len(count.holes(0)) <= cuts + 1
+            verdicts = epoch_verdicts(collector)
+            newest = max(verdicts)
+            assert verdicts[newest] == {"complete"}, verdicts
+            assert all("unknown" in v for e, v in verdicts.items() if e != newest), verdicts
+            check_sums(agent)
+        finally:
+            disk.close()
+
+
 if __name__ == "__main__":
     harness.main([
         what_a_killed_agent_had_on_disk_arrives_once,
         what_a_killed_agent_kept_from_a_collector_out_of_reach_arrives_once,
         a_stopped_agent_leaves_the_rest_to_the_next_run,
         a_link_that_is_down_loses_nothing_that_fits_the_spool,
-        a_link_that_is_down_too_long_loses_the_oldest])
+        a_link_that_is_down_too_long_loses_the_oldest,
+        a_power_cut_costs_the_collector_nothing_that_it_acknowledged,
+        a_power_cut_costs_the_agent_nothing_that_it_had_synced,
+        both_recover_from_a_power_cut_together])

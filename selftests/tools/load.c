@@ -9,6 +9,7 @@
  *	-k KEY -c CERTIFICATE -a AUTHORITY -N NAME of the collector
  *	-f FILE      an array of 64-bit numbers in this machine's order: what each agent may
  *	             forget, as it learns that
+ *	-e EPOCH     of all; default: the time
  *	-l           each agent comes from a loopback address of its own
  *
  * Agent i is "load-i". Its message 1 is META, then DATA, then STATS. They are made again from
@@ -558,8 +559,9 @@ static void set_up(void)
 	if (load.epoll < 0 || !load.gzip || !load.agents)
 		die("memory", NULL);
 	load.start = clock_monotonic();
-	load.epoch = clock_realtime();
-	srandom((unsigned int)load.epoch);
+	if (!load.epoch)
+		load.epoch = clock_realtime();
+	srandom((unsigned int)clock_realtime());
 	for (unsigned int i = 0; i < load.n; i++)
 		load.agents[i] = (struct agent){
 			.number = load.first + i, .fd = -1, .backoff_ms = BACKOFF_MIN_MS};
@@ -577,7 +579,7 @@ int main(int argc, char **argv)
 	struct err err = {};
 	int c;
 
-	while ((c = getopt(argc, argv, "n:s:m:p:i:b:k:c:a:N:f:l")) != -1) {
+	while ((c = getopt(argc, argv, "n:s:m:p:i:b:k:c:a:N:f:e:l")) != -1) {
 		switch (c) {
 		case 'n':
 			load.n = number(optarg);
@@ -611,6 +613,9 @@ int main(int argc, char **argv)
 			break;
 		case 'f':
 			load.ack_file = optarg;
+			break;
+		case 'e':
+			load.epoch = strtoull(optarg, NULL, 10);
 			break;
 		case 'l':
 			load.own_addresses = true;
