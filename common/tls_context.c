@@ -89,22 +89,26 @@ static int load_own(struct tls_context *ctx, const struct tls_config *config, st
 static int check_crl_signer(gnutls_x509_crl_t crl, const struct tls_certs *cas,
 			    const struct tls_config *config, struct err *err)
 {
-	bool may_not = false;
+	/* Of these check_crl_dates() has more to say. */
+	const unsigned int dates = GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED |
+				   GNUTLS_CERT_REVOCATION_DATA_ISSUED_IN_FUTURE;
+	const unsigned int not_it = GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNATURE_FAILURE;
+	const unsigned int may_not =
+		GNUTLS_CERT_SIGNER_NOT_CA | GNUTLS_CERT_SIGNER_CONSTRAINTS_FAILURE;
+	bool forbidden = false;
 
 	for (unsigned int i = 0; i < cas->count; i++) {
 		unsigned int status = 0;
 
-		if (gnutls_x509_crl_verify(crl, &cas->list[i], 1, GNUTLS_VERIFY_DISABLE_TIME_CHECKS,
-					   &status) < 0)
+		if (gnutls_x509_crl_verify(crl, &cas->list[i], 1, 0, &status) < 0)
 			continue;
+		if (status & dates)
+			status &= ~(dates | GNUTLS_CERT_INVALID);
 		if (!status)
 			return 0;
-		may_not |= !(status &
-			     (GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNATURE_FAILURE)) &&
-			   status & (GNUTLS_CERT_SIGNER_NOT_CA |
-				     GNUTLS_CERT_SIGNER_CONSTRAINTS_FAILURE);
+		forbidden |= !(status & not_it) && (status & may_not);
 	}
-	if (may_not)
+	if (forbidden)
 		return err_set(
 			err, -EKEYREJECTED,
 			"tls.crlfile: the list in \"%s\" is signed by an authority in \"%s\" "
