@@ -263,7 +263,7 @@ static void keys_of_the_agent_are_named_as_such(void **state)
 
 static void the_examples_load(void **state)
 {
-	static const char *const names[] = {"", "-tls", "-psk", "-stdout"};
+	static const char *const names[] = {"", "-tls", "-psk", "-stdout", "-agents"};
 	const char *src = getenv("PS_SRC");
 	char path[PATH_MAX];
 
