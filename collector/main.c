@@ -21,6 +21,8 @@
 
 enum { EXIT_USAGE = 2 };
 
+#define CREDENTIALS_INTERVAL (5 * NSEC_PER_SEC) /* to look whether their files have changed */
+
 static const char usage[] =
 	"usage: ps-collector --config FILE [--check]\n"
 	"       ps-collector --init-pki DIR [NAME...]\n"
@@ -139,6 +141,26 @@ static void tell_manager(const char *state)
 		log_warn("%s, ignoring", err.text);
 }
 
+/* One of those that the main thread reads. True when it is time to go. */
+static bool take_signal(struct collector *c, int signal_fd)
+{
+	struct signalfd_siginfo info;
+
+	if (read(signal_fd, &info, sizeof(info)) != sizeof(info))
+		return false;
+	switch (info.ssi_signo) {
+	case SIGUSR1:
+		collector_report(c);
+		return false;
+	case SIGHUP:
+		collector_reload(c, true);
+		return false;
+	default:
+		log_info("stopping on %s", info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+		return true;
+	}
+}
+
 /* Until it is time to go: an exit status. */
 static int wait_for_signals(struct collector *c, int signal_fd)
 {
@@ -146,29 +168,24 @@ static int wait_for_signals(struct collector *c, int signal_fd)
 		{.fd = signal_fd, .events = POLLIN},
 		{.fd = collector_failed_fd(c), .events = POLLIN},
 	};
-	struct signalfd_siginfo info;
+	nsec_t look_at = clock_monotonic() + CREDENTIALS_INTERVAL;
 
 	for (;;) {
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR) {
+		nsec_t now = clock_monotonic();
+
+		if (now >= look_at) {
+			collector_reload(c, false);
+			look_at = now + CREDENTIALS_INTERVAL;
+		}
+		if (poll(fds, ARRAY_SIZE(fds), (int)((look_at - now) / NSEC_PER_MSEC) + 1) < 0 &&
+		    errno != EINTR) {
 			log_error("cannot wait for signals, ending");
 			return EXIT_FAILURE;
 		}
 		if (fds[1].revents)
 			return EXIT_FAILURE;
-		if (!fds[0].revents || read(signal_fd, &info, sizeof(info)) != sizeof(info))
-			continue;
-		switch (info.ssi_signo) {
-		case SIGUSR1:
-			collector_report(c);
-			break;
-		case SIGHUP:
-			log_info("there is nothing to reload yet, ignoring SIGHUP");
-			break;
-		default:
-			log_info("stopping on %s",
-				 info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+		if (fds[0].revents && take_signal(c, signal_fd))
 			return EXIT_SUCCESS;
-		}
 	}
 }
 
@@ -195,7 +212,8 @@ static int serve(const struct config *config)
 	tell_manager("READY=1");
 	status = wait_for_signals(c, signal_fd);
 	tell_manager("STOPPING=1");
-	collector_free(c);
+	if (collector_free(c) < 0)
+		status = EXIT_FAILURE;
 	return status;
 }
 
