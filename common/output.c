@@ -161,6 +161,19 @@ int output_write(struct output *out, uint32_t link_type, const uint8_t *run, siz
 	return r;
 }
 
+int output_open(struct output *out, uint32_t link_type, struct err *err)
+{
+	struct sink *s;
+	int r;
+
+	if (out->target != TARGET_FILES)
+		return 0;
+	pthread_mutex_lock(&out->lock);
+	r = find_file(out, link_type, &s, err);
+	pthread_mutex_unlock(&out->lock);
+	return r;
+}
+
 void output_cancel(struct output *out)
 {
 	event_signal(out->cancel_fd);
