@@ -27,8 +27,8 @@
 #define HEADER       24u
 #define LONG_BYTES   (4 << 20)
 #define LONG_FACTOR  4
-#define ROOM         (1 << 20)  /* kept ahead for times when the disk is full */
-#define PIECE        (1u << 20) /* read at once */
+#define ROOM         (1 << 20)   /* kept ahead for times when the disk is full */
+#define PIECE        (64u << 10) /* read at once */
 #define OPEN_RETRIES 100
 #define SUFFIX       ".journal"
 

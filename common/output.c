@@ -174,6 +174,19 @@ int output_open(struct output *out, uint32_t link_type, struct err *err)
 	return r;
 }
 
+int output_open(struct output *out, uint32_t link_type, struct err *err)
+{
+	struct sink *s;
+	int r;
+
+	if (!output_is_files(out))
+		return 0;
+	pthread_mutex_lock(&out->lock);
+	r = find_file(out, link_type, &s, err);
+	pthread_mutex_unlock(&out->lock);
+	return r;
+}
+
 void output_cancel(struct output *out)
 {
 	event_signal(out->cancel_fd);

@@ -733,6 +733,28 @@ static void file_on_a_device_with_another_number_goes_on(void **state)
 	output_free(out);
 }
 
+static void file_is_there_before_its_first_packet(void **state)
+{
+	struct output_file files[OUTPUT_FILES_MAX];
+	struct output *out = must_open(in_dir("dump.pcap"), false);
+	struct err err = {};
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(output_open(out, LINK_RAW, &err), 0);
+		assert_int_equal(output_open(out, LINK_ETHERNET, &err), 0);
+		assert_int_equal(output_files(out, files), 2);
+		assert_string_equal(files[1].name, "dump.raw.pcap");
+		assert_int_equal(files[1].size, 24);
+	}
+	assert_int_equal(output_open(out, 276, &err), -ENOTSUP);
+	assert_true(err.text[0]);
+	assert_int_equal(output_sync(out, NULL), 0);
+	must_write(out, LINK_RAW, 1);
+	output_free(out);
+	assert_int_equal(file_size("dump.raw.pcap"), 24 + 76);
+}
+
 static void stream_has_no_files(void **state)
 {
 	struct output_file files[OUTPUT_FILES_MAX];
@@ -743,6 +765,7 @@ static void stream_has_no_files(void **state)
 	out = must_open(in_dir("fifo"), false);
 	assert_false(output_is_files(out));
 	assert_int_equal(output_files(out, files), 0);
+	assert_int_equal(output_open(out, LINK_RAW, NULL), 0);
 	assert_int_equal(output_sync(out, NULL), 0);
 	output_free(out);
 }
@@ -824,6 +847,7 @@ int main(void)
 		TEST(size_within_the_header_is_refused),
 		TEST(second_file_of_a_link_type_is_refused),
 		TEST(file_on_a_device_with_another_number_goes_on),
+		TEST(file_is_there_before_its_first_packet),
 		TEST(stream_has_no_files),
 		TEST(sync_lets_others_write),
 	};
