@@ -166,19 +166,6 @@ int output_open(struct output *out, uint32_t link_type, struct err *err)
 	struct sink *s;
 	int r;
 
-	if (out->target != TARGET_FILES)
-		return 0;
-	pthread_mutex_lock(&out->lock);
-	r = find_file(out, link_type, &s, err);
-	pthread_mutex_unlock(&out->lock);
-	return r;
-}
-
-int output_open(struct output *out, uint32_t link_type, struct err *err)
-{
-	struct sink *s;
-	int r;
-
 	if (!output_is_files(out))
 		return 0;
 	pthread_mutex_lock(&out->lock);
