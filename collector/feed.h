@@ -26,8 +26,8 @@
 struct feed_side {
 	struct ledger stats;           /* the agent's latest STATS */
 	bool blind;                    /* it had packets elsewhere, and no STATS came here since */
-	bool skewed;                   /* that STATS did not add up */
-	bool warned;                   /* and somebody was told */
+	bool warned;                   /* that its counts do not add up */
+	uint8_t skewed;                /* so many STATS in a row did not */
 	struct ledger_count committed; /* written here, or acknowledged before HELLO */
 	struct ledger_count lost_output;        /* could not be written */
 	struct ledger_count gap;                /* lost according to GAPs */
@@ -41,7 +41,7 @@ struct feed_side {
 
 struct feed_iface {
 	struct stream_iface meta;
-	bool described; /* by HELLO or META, so that DATA may name it */
+	bool described; /* by HELLO or META, so that DATA may name it; of a sum: it is one */
 	bool unsupported_told;
 	uint64_t gone_order;      /* rises with each that is told to be gone */
 	struct feed_side side[2]; /* by direction - 1 */
@@ -82,13 +82,14 @@ struct feed {
 	uint8_t agent_id[16];
 	char agent_id_text[37];
 	uint64_t epoch;
+	uint64_t number; /* its name in the journal; never used again */
 	struct feed_room *room;
 
 	/*
 	 * The last number that is committed (commit.h): survives us, and is acknowledged. A new
-	 * feed's is the one before next_seq; then it is set by the committer, which also has what
-	 * is behind it. While `commits` is not 0 the committer refers to the feed: it is neither
-	 * evicted nor freed, also when no session has it.
+	 * feed's is the one before next_seq; then the committer raises it with feed_commit(), and
+	 * also has what is behind it. While `commits` is not 0 the committer refers to the feed: it
+	 * is neither evicted nor freed, also when no session has it.
 	 */
 	_Atomic uint64_t committed_seq;
 	atomic_uint commits;
@@ -96,12 +97,10 @@ struct feed {
 	bool dirty;
 
 	/* The registry's, under its lock. */
-	struct feed *next;
+	struct feed *next, *next_by_number;
 	struct registry_owner *owner; /* the session that feeds it now */
 	unsigned int refs;            /* sessions that hold it, superseded ones too */
-	struct feed *next_changed;    /* without a message, since registry_save_changes() */
-	bool in_changed;
-	bool loaded; /* from the journal, and nobody came for it since */
+	bool loaded;                  /* from the journal, and nobody came for it since */
 
 	/*
 	 * Held for a whole message, the write included: the session that is replaced
@@ -121,9 +120,8 @@ struct feed {
 	struct feed_iface **ifaces; /* by rising id */
 	size_t n_ifaces, n_gone;
 	uint64_t last_gone_order;
-	uint64_t folded_order;                /* of the interface that was summed up last */
+	uint64_t folded_order; /* of the interface that was summed up last; 0: none was */
 	struct feed_iface folded[FEED_FILES]; /* the sums of interfaces long gone */
-	bool any_folded;
 	struct feed_iface *tallied;
 	nsec_t stats_time, stats_before; /* of the last STATS and the one before, the agent's */
 	struct ledger_span uncounted;    /* packets were lost then, and nobody knows how many */
@@ -143,7 +141,7 @@ struct feed {
 /* What feeds, or those packets of theirs that go to one file, add up to. */
 struct feed_sum {
 	struct ledger ledger;
-	uint64_t missing; /* captured by agents that said goodbye, and neither here nor lost */
+	uint64_t missing; /* packets of streams that are over, captured and never seen again */
 	struct ledger_span packets, lost[LEDGER_LOSSES];
 	enum ledger_verdict verdict;
 	nsec_t unknown_after, unknown_until; /* 0: not known */
@@ -193,7 +191,7 @@ void feed_settle(struct feed *f, enum feed_outcome outcome, size_t partial);
  */
 void feed_save(struct feed *f, bool all, struct buf *out);
 
-/* All up to @seq is in the journal. */
+/* All up to @seq is in the journal (or taken elsewhere). */
 static inline void feed_commit(struct feed *f, uint64_t seq)
 {
 	uint64_t now = atomic_load(&f->committed_seq);
@@ -237,8 +235,14 @@ nsec_t feed_clock_best(struct feed *f, struct feed_clock_sample *ret);
 #define FEED_TEXT_MAX 1536
 size_t feed_verdict_text(const struct feed_sum *sum, char *out, size_t size);
 
-/* Add up totals. False: no memory for the names of agents, whose number is too small then. */
-bool feed_total_add(struct feed_total *to, const struct feed_total *from);
+/*
+ * Add up totals. Agents beyond FEED_AGENTS_MAX of a file, or those that there is no memory for, are
+ * not counted.
+ */
+#define FEED_AGENTS_MAX 65536u
+void feed_sum_add(struct feed_sum *to, const struct feed_sum *from);
+void feed_agents_add(struct feed_agents *to, uint64_t id);
+void feed_total_add(struct feed_total *to, const struct feed_total *from);
 void feed_total_free(struct feed_total *t);
 
 #endif

@@ -45,11 +45,10 @@ struct registry *registry_free(struct registry *r);
 
 /*
  * The journal's part (commit.h). A commit is either registry_save(), everything that is known of
- * all feeds, or registry_save_changes(), what happened without a message (streams that came
- * to rest or were dropped), then feed_save() for each feed with new messages. All append to
- * @out, while nobody writes (commit_enter()). Each tells what has changed since the last
- * time, so when the journal did not take a commit, the next one has to be a registry_save(); it
- * takes effect wherever it stands.
+ * all feeds, or registry_save_changes(), the feeds that were dropped, then feed_save() for each
+ * feed that was touched. All append to @out, while nobody writes (commit_enter()). Each tells what
+ * has changed since the last time, so when the journal did not take a commit, the next one has to
+ * be a registry_save(); it takes effect wherever it stands.
  */
 void registry_save(struct registry *r, struct buf *out);
 void registry_save_changes(struct registry *r, struct buf *out);

@@ -51,6 +51,8 @@ struct ledger_count ledger_in_flight(const struct ledger *l);
 struct ledger_count ledger_lost(const struct ledger *l);
 void ledger_add(struct ledger *to, const struct ledger *l);
 bool ledger_equal(const struct ledger *a, const struct ledger *b);
+/* By how many packets `seen` and what became of them differ; 1 when only bytes do. */
+uint64_t ledger_skew(const struct ledger *l);
 /* Both identities hold, in packets and bytes, with in_flight as computed. */
 bool ledger_adds_up(const struct ledger *l);
 

@@ -104,7 +104,7 @@ static struct stream_iface interface(uint32_t id)
 	return m;
 }
 
-static void commit(struct feed *f, uint32_t id, uint32_t packets)
+static void write_packets(struct feed *f, uint32_t id, uint32_t packets)
 {
 	const struct packet p = {.len = 100, .direction = 1};
 
@@ -140,7 +140,7 @@ static void new_stream_starts_where_the_agent_is(void **state)
 
 	(void)state;
 	assert_string_equal(f->agent_id_text, "abcd0000-0000-0000-0000-000000000000");
-	registry_detach(registry, f, &owner, FEED_LOST);
+	registry_detach(registry, f, &owner, FEED_LOST, 0);
 }
 
 static void known_stream_resumes_here(void **state)
@@ -151,13 +151,14 @@ static void known_stream_resumes_here(void **state)
 
 	(void)state;
 	feed_advance(f, 10);
-	registry_detach(registry, f, &owner, FEED_LOST);
+	feed_commit(f, 9);
+	registry_detach(registry, f, &owner, FEED_LOST, 0);
 	report_has("unknown after ");
 
 	m = hello(1, 8, 12);
 	assert_ptr_equal(attach(&m, &owner, 10), f);
 	report_has("verdict over 1 streams: complete");
-	registry_detach(registry, f, &owner, FEED_LOST);
+	registry_detach(registry, f, &owner, FEED_LOST, 0);
 }
 
 static void epochs_and_identities_are_streams_of_their_own(void **state)
@@ -188,16 +189,17 @@ static void counts_that_went_elsewhere_are_adopted(void **state)
 	m.n_ifaces = 1;
 	iface.committed[0] = (struct ledger_count){5, 500};
 	f = attach(&m, &owner, 1);
-	commit(f, 1, 2);
+	write_packets(f, 1, 2);
 	feed_advance(f, 3);
+	feed_commit(f, 2);
 	report_has("7 packets (700 bytes) written");
-	registry_detach(registry, f, &owner, FEED_LOST);
+	registry_detach(registry, f, &owner, FEED_LOST, 0);
 
 	/* Known here: what the agent believes is behind what is so. */
 	m.next_seq = 3;
 	f = attach(&m, &owner, 3);
 	report_has("7 packets (700 bytes) written");
-	registry_detach(registry, f, &owner, FEED_LOST);
+	registry_detach(registry, f, &owner, FEED_LOST, 0);
 
 	/* Messages 3 to 8 went to another collector. */
 	iface.committed[0] = (struct ledger_count){20, 2000};
@@ -208,7 +210,7 @@ static void counts_that_went_elsewhere_are_adopted(void **state)
 	report_has("verdict over 1 streams: unknown");
 	stats(f, 1, 20, 20);
 	report_has("verdict over 1 streams: complete");
-	registry_detach(registry, f, &owner, FEED_LOST);
+	registry_detach(registry, f, &owner, FEED_LOST, 0);
 }
 
 static void refused_hello_leaves_no_trace(void **state)
@@ -221,7 +223,7 @@ static void refused_hello_leaves_no_trace(void **state)
 
 	(void)state;
 	feed_advance(f, 10);
-	registry_detach(registry, f, &owner, FEED_ENDED);
+	registry_detach(registry, f, &owner, FEED_ENDED, 0);
 	assert_int_equal(registry_attach(registry, "", &m, &other, &none, &resume, NULL), -EPROTO);
 	ifaces[1].link_type = LINK_RAW;
 	bad.ifaces = ifaces;
@@ -248,9 +250,9 @@ static void superseded_session_cannot_write(void **state)
 	assert_true(registry_begin(f, &second));
 	registry_end(f);
 	/* Its end says nothing about the stream. */
-	registry_detach(registry, f, &first, FEED_LOST);
+	registry_detach(registry, f, &first, FEED_LOST, 0);
 	report_has("verdict over 1 streams: complete");
-	registry_detach(registry, f, &second, FEED_LOST);
+	registry_detach(registry, f, &second, FEED_LOST, 0);
 	report_has("verdict over 1 streams: unknown");
 }
 
@@ -270,8 +272,9 @@ static void *write_late(void *arg)
 	while (!atomic_load(&w->owner->superseded))
 		sched_yield();
 	feed_advance(w->f, 2);
+	feed_commit(w->f, 1);
 	registry_end(w->f);
-	registry_detach(registry, w->f, w->owner, FEED_LOST);
+	registry_detach(registry, w->f, w->owner, FEED_LOST, 0);
 	return NULL;
 }
 
@@ -289,7 +292,7 @@ static void write_under_way_is_finished_before_the_resume(void **state)
 	attach(&again, &second, 2);
 	pthread_join(thread, NULL);
 	pthread_barrier_destroy(&w.writing);
-	registry_detach(registry, w.f, &second, FEED_LOST);
+	registry_detach(registry, w.f, &second, FEED_LOST, 0);
 }
 
 static void stream_that_ended_goes_after_a_last_report(void **state)
@@ -312,8 +315,8 @@ static void stream_that_ended_goes_after_a_last_report(void **state)
 	assert_int_equal(registry_attach(registry, "", &m, &owners[FEEDS_MAX], &f, &resume, &err),
 			 -ENOSPC);
 
-	registry_detach(registry, feeds[1], &owners[1], FEED_LOST);
-	registry_detach(registry, feeds[0], &owners[0], FEED_ENDED);
+	registry_detach(registry, feeds[1], &owners[1], FEED_LOST, 0);
+	registry_detach(registry, feeds[0], &owners[0], FEED_ENDED, 0);
 	free(lines);
 	lines = NULL;
 	attach(&m, &owners[FEEDS_MAX], 1);
@@ -336,6 +339,7 @@ static struct feed *attach_three(uint64_t epoch, struct registry_owner *owner)
 		assert_int_equal(feed_describe(f, &iface, NULL), 0);
 	}
 	feed_advance(f, 2);
+	feed_commit(f, 1);
 	return f;
 }
 
@@ -348,19 +352,19 @@ static void interfaces_of_streams_at_rest_are_bounded(void **state)
 	(void)state;
 	for (uint64_t i = 0; i < 3; i++)
 		feeds[i] = attach_three(100 + i, &owners[i]);
-	registry_detach(registry, feeds[0], &owners[0], FEED_LOST);
+	registry_detach(registry, feeds[0], &owners[0], FEED_LOST, 0);
 	assert_null(lines);
-	registry_detach(registry, feeds[1], &owners[1], FEED_LOST);
+	registry_detach(registry, feeds[1], &owners[1], FEED_LOST, 0);
 	assert_non_null(strstr(lines, "epoch 100: unknown after"));
 	assert_null(strstr(lines, "epoch 101"));
 
 	/* The other is still known, and not at rest while it is carried. */
 	feeds[1] = attach(&m, &owners[1], 2);
-	registry_detach(registry, feeds[1], &owners[1], FEED_LOST);
+	registry_detach(registry, feeds[1], &owners[1], FEED_LOST, 0);
 	assert_null(strstr(lines, "epoch 101"));
 
 	/* One that said goodbye goes before it, though it ended later. */
-	registry_detach(registry, feeds[2], &owners[2], FEED_ENDED);
+	registry_detach(registry, feeds[2], &owners[2], FEED_ENDED, 0);
 	assert_null(strstr(lines, "epoch 101"));
 	attach(&m, &owners[1], 2);
 	report_has("verdict over 3 streams: unknown");
@@ -375,9 +379,9 @@ static void goodbye_is_reported_and_checked(void **state)
 
 	(void)state;
 	assert_int_equal(feed_describe(f, &iface, NULL), 0);
-	commit(f, 1, 3);
+	write_packets(f, 1, 3);
 	stats(f, 1, 3, 4);
-	registry_detach(registry, f, &owner, FEED_ENDED);
+	registry_detach(registry, f, &owner, FEED_ENDED, 0);
 	assert_non_null(strstr(lines, "ledger {\"agent\":\"web1\""));
 	assert_non_null(strstr(lines, "\"file\":\"/tmp/ps-registry-"));
 	assert_non_null(strstr(lines, "warning: the ledger of agent \"web1\", interface \"eth1\""));
@@ -394,8 +398,9 @@ static void packets_not_yet_here_are_no_loss_while_connected(void **state)
 	assert_int_equal(feed_describe(f, &iface, NULL), 0);
 	stats(f, 1, 3, 3);
 	report_has("complete: 0 packets (0 bytes) written, 0 lost, 3 under way");
-	registry_detach(registry, f, &owner, FEED_ENDED);
-	report_has("incomplete: 0 packets (0 bytes) written, 0 lost, 3 under way");
+	registry_detach(registry, f, &owner, FEED_ENDED, 0);
+	report_has(
+		"incomplete: 3 of 3 packets lost: 3 did not arrive; 0 packets (0 bytes) written");
 }
 
 static void interfaces_are_bounded(void **state)
@@ -437,7 +442,7 @@ static void interfaces_long_gone_are_summed_up(void **state)
 		struct stream_iface iface = interface(id);
 
 		assert_int_equal(feed_describe(f, &iface, NULL), 0);
-		commit(f, id, 1);
+		write_packets(f, id, 1);
 		stats(f, id, 1, 1);
 		iface.gone = true;
 		assert_int_equal(feed_describe(f, &iface, NULL), 0);
@@ -446,7 +451,7 @@ static void interfaces_long_gone_are_summed_up(void **state)
 	assert_non_null(feed_find(f, n));
 	/* Its counters may be repeated; they are in the sum already. */
 	stats(f, 1, 1, 1);
-	registry_detach(registry, f, &owner, FEED_ENDED);
+	registry_detach(registry, f, &owner, FEED_ENDED, 0);
 	assert_non_null(strstr(lines, "\"interface\":\"(gone)\",\"direction\":\"ingress\","
 				      "\"seen\":10,"));
 	assert_null(strstr(lines, "does not add up"));
@@ -475,7 +480,7 @@ static void interfaces_that_hello_tells_to_be_gone_are_bounded(void **state)
 			assert_non_null(feed_find(f, ifaces[k].id));
 		assert_true(f->n_ifaces <= STREAM_INTERFACES_MAX);
 		if (i)
-			registry_detach(registry, f, &owners[(i + 1) % 2], FEED_LOST);
+			registry_detach(registry, f, &owners[(i + 1) % 2], FEED_LOST, 0);
 	}
 	free(ifaces);
 }
@@ -503,7 +508,7 @@ static void interfaces_of_all_streams_are_bounded(void **state)
 	assert_int_equal(r, -ENOMEM);
 	assert_int_equal(id, IFACES_MAX);
 	/* The end of one makes room for another. */
-	registry_detach(registry, feeds[(id + 1) % 3], &owners[(id + 1) % 3], FEED_LOST);
+	registry_detach(registry, feeds[(id + 1) % 3], &owners[(id + 1) % 3], FEED_LOST, 0);
 	assert_int_equal(feed_describe(feeds[id % 3], &iface, &err), 0);
 }
 
