@@ -15,6 +15,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "gzip.h"
@@ -24,6 +25,34 @@
 #define HEADER 24u
 
 static char dir[64];
+
+/* Calls of the code under test that fail with this errno; 0: they do what they do. */
+static int ftruncate_fails, fdatasync_fails, fsync_fails;
+static int fsync_works; /* so often before it fails */
+
+static int fail_or(int e, long nr, int fd, off_t length)
+{
+	if (e) {
+		errno = e;
+		return -1;
+	}
+	return (int)syscall(nr, fd, length);
+}
+
+int ftruncate(int fd, off_t length)
+{
+	return fail_or(ftruncate_fails, SYS_ftruncate, fd, length);
+}
+
+int fdatasync(int fd)
+{
+	return fail_or(fdatasync_fails, SYS_fdatasync, fd, 0);
+}
+
+int fsync(int fd)
+{
+	return fail_or(fsync_works-- > 0 ? 0 : fsync_fails, SYS_fsync, fd, 0);
+}
 
 static const char *in_dir(const char *name)
 {
@@ -50,6 +79,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
+	ftruncate_fails = fdatasync_fails = fsync_fails = 0;
 	unlink(JOURNAL);
 	unlink(TMP);
 	unlink(BAD);
@@ -622,6 +652,154 @@ static void failed_append_leaves_no_trace(void **state)
 	buf_free(&body);
 }
 
+static void failed_cut_is_tried_again(void **state)
+{
+	off_t ends[ARRAY_SIZE(sizes)];
+	struct buf file = make_journal(ends), body = {};
+	struct journal *j = must_open(NULL, NULL);
+	struct err err = {};
+
+	(void)state;
+	signal(SIGXFSZ, SIG_IGN);
+	make_body(&body, 100, 9);
+	limit_file_size(file.len + 50);
+	ftruncate_fails = EINTR;
+	assert_int_equal(journal_append(j, &body, true, &err), -ENOSPC);
+	limit_file_size(RLIM_INFINITY);
+	assert_int_equal(file_size(JOURNAL), file.len + 50);
+	/* What is shorter would leave a rest behind itself. */
+	make_body(&body, 5, 9);
+	assert_int_equal(journal_append(j, &body, true, &err), -EINTR);
+	assert_int_equal(file_size(JOURNAL), file.len + 50);
+	ftruncate_fails = 0;
+	assert_int_equal(journal_append(j, &body, true, &err), 0);
+	assert_int_equal(file_size(JOURNAL), file.len + HEADER + 5);
+	journal_free(j);
+	buf_free(&file);
+	buf_free(&body);
+}
+
+static void nothing_is_written_after_a_failed_sync(void **state)
+{
+	struct journal *j = must_open(NULL, NULL);
+	struct buf body = {};
+	struct err err = {};
+	off_t size;
+
+	(void)state;
+	make_body(&body, 100, 9);
+	assert_int_equal(journal_append(j, &body, true, &err), 0);
+	/* A file system that finds out late about its quota. */
+	fdatasync_fails = EDQUOT;
+	assert_int_equal(journal_append(j, &body, false, &err), 0);
+	assert_int_equal(journal_append(j, &body, true, &err), -EIO);
+	assert_true(err.text[0]);
+	fdatasync_fails = 0;
+	size = file_size(JOURNAL);
+	assert_int_equal(journal_append(j, &body, true, &err), -EIO);
+	assert_int_equal(journal_rewrite(j, &body, &err), -EIO);
+	assert_int_equal(file_size(JOURNAL), size);
+	journal_free(j);
+	buf_free(&body);
+}
+
+static void rewrite_that_is_not_durable_is_given_up(void **state)
+{
+	struct journal *j = must_open(NULL, NULL);
+	struct seen seen = {};
+	struct buf body = {};
+	struct err err = {};
+
+	(void)state;
+	make_body(&body, 100, 9);
+	assert_int_equal(journal_append(j, &body, true, &err), 0);
+	/* The new file: everything is as before. */
+	fsync_works = 0;
+	fsync_fails = EDQUOT;
+	assert_int_equal(journal_rewrite(j, &body, &err), -EDQUOT);
+	assert_int_equal(access(TMP, F_OK), -1);
+	assert_int_equal(journal_append(j, &body, true, &err), 0);
+	/* The new name: the old file may come back, so nothing may follow. */
+	fsync_works = 1;
+	assert_int_equal(journal_rewrite(j, &body, &err), -EIO);
+	assert_int_equal(journal_append(j, &body, true, &err), -EIO);
+	fsync_fails = 0;
+	journal_free(j);
+	journal_free(must_open(&seen, NULL));
+	assert_int_equal(seen.n, 1);
+	buf_free(&seen.bodies);
+	buf_free(&body);
+}
+
+static int get_value(void *ctx, const uint8_t *body, size_t n)
+{
+	uint64_t *value = ctx, now = n >= 8 ? get_le64(body) : 0;
+
+	if (now <= *value)
+		return -EBADMSG;
+	*value = now;
+	return 0;
+}
+
+/* Commits higher and higher values, and says so in @fd when they are durable. */
+static void commit_until_killed(int fd)
+{
+	struct buf body = {};
+	struct journal *j;
+	uint64_t value = 0;
+
+	if (journal_open(OUTPUT, get_value, &value, &j, NULL, NULL) < 0)
+		_exit(1);
+	for (;;) {
+		int r;
+
+		make_body(&body, 8 + (value * 7919) % 9000, (unsigned int)value);
+		put_le64(body.data, ++value);
+		if (value % 16)
+			r = journal_append(j, &body, true, NULL);
+		else
+			r = journal_rewrite(j, &body, NULL);
+		if (r < 0 || write(fd, &value, sizeof(value)) != sizeof(value))
+			_exit(1);
+	}
+}
+
+static void kill_at_any_moment_loses_no_commit(void **state)
+{
+	uint64_t told = 0, value;
+
+	(void)state;
+	for (int i = 0; i < 25; i++) {
+		struct err warning = {}, err = {};
+		struct journal *j = NULL;
+		int fds[2], status;
+		pid_t pid;
+
+		assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+		pid = fork();
+		assert_true(pid >= 0);
+		if (!pid)
+			commit_until_killed(fds[1]);
+		close(fds[1]);
+		for (int n = 0; n <= i; n++)
+			assert_int_equal(read(fds[0], &told, sizeof(told)), sizeof(told));
+		kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status));
+		while (read(fds[0], &told, sizeof(told)) == sizeof(told))
+			;
+		close(fds[0]);
+
+		value = 0;
+		if (journal_open(OUTPUT, get_value, &value, &j, &warning, &err) < 0)
+			fail_msg("%s", err.text);
+		journal_free(j);
+		assert_string_equal(warning.text, "");
+		/* One may be durable that nobody was told of any more. */
+		assert_in_range(value, told, told + 1);
+	}
+}
+
 static void body_that_failed_is_not_written(void **state)
 {
 	struct buf failed = {.failed = true}, huge = {.len = (size_t)JOURNAL_BODY_MAX + 1};
@@ -715,6 +893,10 @@ int main(void)
 		TEST(odd_paths_are_errors),
 		TEST(folder_of_others_is_a_clear_error),
 		TEST(failed_append_leaves_no_trace),
+		TEST(failed_cut_is_tried_again),
+		TEST(nothing_is_written_after_a_failed_sync),
+		TEST(rewrite_that_is_not_durable_is_given_up),
+		TEST(kill_at_any_moment_loses_no_commit),
 		TEST(body_that_failed_is_not_written),
 		TEST(full_disk_is_survived),
 	};

@@ -15,10 +15,23 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "output.h"
 #include "packet.h"
 #include "util.h"
+
+/* fdatasync(2) fails with this errno; 0: it does not. */
+static int fdatasync_fails;
+
+int fdatasync(int fd)
+{
+	if (fdatasync_fails) {
+		errno = fdatasync_fails;
+		return -1;
+	}
+	return (int)syscall(SYS_fdatasync, fd);
+}
 
 #define TIME 1700000000123456789ull
 
@@ -770,6 +783,22 @@ static void stream_has_no_files(void **state)
 	output_free(out);
 }
 
+static void failed_sync_stays_an_error(void **state)
+{
+	struct output *out = must_open(in_dir("dump.pcap"), false);
+	struct err err = {};
+
+	(void)state;
+	must_write(out, LINK_ETHERNET, 1);
+	fdatasync_fails = EIO;
+	assert_int_equal(output_sync(out, &err), -EIO);
+	assert_non_null(strstr(err.text, "dump.pcap"));
+	fdatasync_fails = 0;
+	/* The kernel would say that all is well now. */
+	assert_int_equal(output_sync(out, &err), -EIO);
+	output_free(out);
+}
+
 #define WRITERS 3
 #define ROUNDS  300
 
@@ -849,6 +878,7 @@ int main(void)
 		TEST(file_on_a_device_with_another_number_goes_on),
 		TEST(file_is_there_before_its_first_packet),
 		TEST(stream_has_no_files),
+		TEST(failed_sync_stays_an_error),
 		TEST(sync_lets_others_write),
 	};
 
