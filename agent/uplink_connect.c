@@ -22,7 +22,8 @@
  * A session ends so long before its certificates do, and as much again for the lot: all
  * agents of a collector have its certificate in common.
  */
-#define EXPIRY_MARGIN (30 * NSEC_PER_SEC)
+#define EXPIRY_MARGIN      (30 * NSEC_PER_SEC)
+#define EXPIRY_MARGIN_LAST NSEC_PER_SEC
 
 void uplink_own_socket(void *ctx, int fd)
 {
@@ -139,13 +140,18 @@ static int introduce(struct uplink *u, struct err *err)
 	return take_welcome(u, &w, err);
 }
 
-/* When to be gone. One that ends in a moment anyway is used until then. */
+/*
+ * When to be gone. A certificate that is to end in a moment is all there is to have, so it is
+ * used nearly to its end.
+ */
 static nsec_t leave_before(nsec_t expires)
 {
-	nsec_t margin = EXPIRY_MARGIN + uplink_random(EXPIRY_MARGIN);
+	nsec_t margin = EXPIRY_MARGIN + uplink_random(EXPIRY_MARGIN), now = clock_realtime();
 
-	if (expires == UINT64_MAX || expires <= clock_realtime() + margin)
+	if (expires == UINT64_MAX || expires < now)
 		return expires;
+	if (expires - now <= margin)
+		margin = expires - now > 2 * EXPIRY_MARGIN_LAST ? EXPIRY_MARGIN_LAST : 0;
 	return expires - margin;
 }
 

@@ -367,7 +367,10 @@ static nsec_t next_event(const struct uplink *u, nsec_t now)
 {
 	const struct uplink_session *s = &u->session;
 	nsec_t at = MIN(now + WAIT_MOST, s->last_heard + MISSED_HEARTBEATS * s->heartbeat);
+	nsec_t real = clock_realtime();
 
+	if (!s->leaving && s->expires > real && s->expires - real < WAIT_MOST)
+		at = MIN(at, now + (s->expires - real));
 	if (s->bye_sent)
 		at = MIN(at, s->bye_by);
 	else
