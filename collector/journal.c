@@ -98,6 +98,13 @@ static int cut(struct journal *j)
 	return 0;
 }
 
+/* The disk's fault, whatever its errno: never to be taken for damage that can be cut off. */
+static int read_failed(const struct journal *j, int r, struct err *err)
+{
+	err_sys(err, r, "cannot read \"%s\"", j->path);
+	return -EIO;
+}
+
 /*
  * Read the commit after the last one into @body (reset first). 1; 0: the file ends here, or a
  * commit that it has only a part of begins; -EBADMSG: there is something else; -errno.
@@ -110,7 +117,7 @@ static int read_commit(struct journal *j, off_t size, struct buf *body, struct e
 	uint32_t left;
 
 	if (n < 0)
-		return err_sys(err, (int)n, "cannot read \"%s\"", j->path);
+		return read_failed(j, (int)n, err);
 	if (memcmp(header, magic, MIN((size_t)n, sizeof(magic))) != 0)
 		return -EBADMSG;
 	if (n < (ssize_t)HEADER)
@@ -128,7 +135,7 @@ static int read_commit(struct journal *j, off_t size, struct buf *body, struct e
 			return err_set(err, -ENOMEM, "out of memory");
 		n = fs_read(j->fd, p, MIN(left, PIECE), at);
 		if (n < 0)
-			return err_sys(err, (int)n, "cannot read \"%s\"", j->path);
+			return read_failed(j, (int)n, err);
 		if (n == 0)
 			return 0;
 		body->len += (size_t)n;
@@ -152,7 +159,7 @@ static int commit_follows(struct journal *j, off_t from, off_t size, struct err 
 		ssize_t n = fs_read(j->fd, piece, PIECE, from);
 
 		if (n < 0)
-			return err_sys(err, (int)n, "cannot read \"%s\"", j->path);
+			return read_failed(j, (int)n, err);
 		if (n < (ssize_t)HEADER)
 			return 0;
 		for (const uint8_t *p = piece; p <= piece + n - HEADER; p++)
