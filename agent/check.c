@@ -169,14 +169,16 @@ static int check_spool(const struct config *config)
 
 int agent_check(const struct config *config)
 {
-	int result = 0;
+	const int results[] = {
+		row("config", 0, "read and consistent"),
+		check_capture(config),
+		check_interfaces(config),
+		config->servers.n ? check_tls(config) : 0,
+		config->servers.n ? check_spool(config) : 0,
+	};
 
-	row("config", 0, "read and consistent");
-	result = MIN(result, check_capture(config));
-	result = MIN(result, check_interfaces(config));
-	if (config->servers.n) {
-		result = MIN(result, check_tls(config));
-		result = MIN(result, check_spool(config));
-	}
-	return result;
+	for (size_t i = 0; i < ARRAY_SIZE(results); i++)
+		if (results[i] < 0)
+			return results[i];
+	return 0;
 }
