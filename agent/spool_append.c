@@ -89,34 +89,55 @@ static void cut(struct spool_epoch *e)
 	}
 }
 
-static int append(struct spool_epoch *e, const struct backlog_message *m, const uint8_t *wire,
-		  struct buf *hello)
+/* One try to write the TALLY in s->scratch and the message; *full: for want of space. */
+static int try_append(struct spool_epoch *e, const struct backlog_message *m, const uint8_t *wire,
+		      struct buf *hello, bool *full)
+{
+	struct spool *s = e->spool;
+	struct spool_segment *g;
+	int r;
+
+	if (e->fd < 0 && !hello->len)
+		spool_put_hello(e, m->seq, hello);
+	r = spool_make_room(s, s->scratch.len + m->size + (e->fd < 0 ? hello->len : 0));
+	if (r < 0)
+		return r;
+	/* Making room may have taken the segment that was growing. */
+	if (e->fd < 0) {
+		if (!hello->len)
+			spool_put_hello(e, m->seq, hello);
+		r = begin_segment(e, m->seq, hello);
+	}
+	if (r == 0) {
+		g = tail(e);
+		r = spool_write_at(e->fd, g->bytes, &s->scratch, wire, m->size);
+		if (r < 0)
+			cut(e);
+	}
+	*full = r == -ENOSPC || r == -EDQUOT;
+	return r;
+}
+
+static int append(struct spool_epoch *e, const struct backlog_message *m, const uint8_t *wire)
 {
 	struct spool *s = e->spool;
 	uint64_t size = s->scratch.len + m->size;
+	struct buf hello = {};
 	struct spool_segment *g;
+	bool full = false;
 	int r;
 
 	/* It has its size, or numbers that never came here were acknowledged. */
 	if (e->fd >= 0 && (tail(e)->bytes >= s->config.segment_bytes || tail(e)->next != m->seq))
 		finish_segment(e);
-	if (e->fd < 0 && !hello->len)
-		spool_put_hello(e, m->seq, hello);
-	r = spool_make_room(s, size + (e->fd < 0 ? hello->len : 0));
-	/* All that is there may have been acknowledged, or evicted. */
-	if (r == 0 && e->fd < 0) {
-		if (!hello->len)
-			spool_put_hello(e, m->seq, hello);
-		r = begin_segment(e, m->seq, hello);
-	}
+	do {
+		full = false;
+		r = try_append(e, m, wire, &hello, &full);
+	} while (full && spool_evict(s) > 0);
+	buf_free(&hello);
 	if (r < 0)
 		return r;
 	g = tail(e);
-	r = spool_write_at(e->fd, g->bytes, &s->scratch, wire, m->size);
-	if (r < 0) {
-		cut(e);
-		return r;
-	}
 	g->bytes += size;
 	g->next = m->last_seq + 1;
 	g->written = clock_realtime();
@@ -142,7 +163,6 @@ int spool_append(struct spool_epoch *e, const struct backlog_message *m, const u
 		 const struct tally *tally, struct err *err)
 {
 	struct spool *s = e->spool;
-	struct buf hello = {};
 	int r = 0;
 
 	pthread_mutex_lock(&s->writer);
@@ -154,13 +174,10 @@ int spool_append(struct spool_epoch *e, const struct backlog_message *m, const u
 		if (buf_failed(&s->scratch))
 			r = -ENOMEM;
 		else
-			r = fits(e, m) ? append(e, m, wire, &hello) : -EINVAL;
-		while ((r == -ENOSPC || r == -EDQUOT) && spool_evict(s) > 0)
-			r = append(e, m, wire, &hello);
+			r = fits(e, m) ? append(e, m, wire) : -EINVAL;
 	}
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_unlock(&s->writer);
-	buf_free(&hello);
 	return r < 0 ? spool_error(s, r, err) : 0;
 }
 

@@ -226,8 +226,10 @@ static int evict_segment(struct spool_epoch *e, size_t i)
 	}
 	if (r == 0)
 		r = replace(&h, from, i);
-	if (r < 0)
+	if (r < 0) {
 		spool_spare_drop(s);
+		spool_spare(s);
+	}
 	spool_counts_free(&h.counts);
 	spool_counts_free(&h.lost);
 	buf_free(&h.out);

@@ -172,6 +172,8 @@ int spool_write_file(struct spool *s, const char *name, const char *folder, cons
 		r = spool_sync_folder(s, folder);
 	else
 		spool_spare_drop(s);
+	/* The next one may be needed when the disk is full. */
+	spool_spare(s);
 	return r;
 }
 

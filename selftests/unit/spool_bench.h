@@ -9,6 +9,7 @@
 #ifndef PS_SPOOL_BENCH_H
 #define PS_SPOOL_BENCH_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -324,6 +325,44 @@ static inline void path_in(char out[256], const char *name)
 static inline void path_segment(char out[256], uint64_t epoch, uint64_t first)
 {
 	snprintf(out, 256, "%s/%016" PRIx64 "/%016" PRIx64 ".seg", folder, epoch, first);
+}
+
+/* The names of the segments of @epoch, in order. */
+static inline size_t segments(uint64_t epoch, uint64_t v[64])
+{
+	char path[256];
+	struct dirent *d;
+	size_t n = 0;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "%s/%016" PRIx64, folder, epoch);
+	dir = opendir(path);
+	while (dir && (d = readdir(dir))) {
+		uint64_t name;
+		size_t i;
+
+		if (sscanf(d->d_name, "%16" SCNx64 ".seg", &name) != 1 ||
+		    !strstr(d->d_name, ".seg"))
+			continue;
+		assert_in_range(n, 0, 63);
+		for (i = n++; i && v[i - 1] > name; i--)
+			v[i] = v[i - 1];
+		v[i] = name;
+	}
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+static inline uint64_t file_size(uint64_t epoch, uint64_t first)
+{
+	char path[256];
+	struct stat st;
+
+	path_segment(path, epoch, first);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	return (uint64_t)st.st_size;
 }
 
 static inline uint8_t *load(const char *path, size_t *n)

@@ -1,31 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <dirent.h>
 #include <sys/wait.h>
 
 #include "spool_bench.h"
 
 static size_t files(uint64_t epoch, uint64_t *bytes)
 {
-	char path[256];
-	struct dirent *d;
-	size_t n = 0;
-	DIR *dir;
+	uint64_t v[64];
+	size_t n = segments(epoch, v);
 
-	snprintf(path, sizeof(path), "%s/%016" PRIx64, folder, epoch);
 	*bytes = 0;
-	dir = opendir(path);
-	while (dir && (d = readdir(dir))) {
-		struct stat st;
-
-		if (!strstr(d->d_name, ".seg"))
-			continue;
-		assert_int_equal(fstatat(dirfd(dir), d->d_name, &st, 0), 0);
-		assert_int_equal(st.st_mode & 07777, 0600);
-		*bytes += (uint64_t)st.st_size;
-		n++;
-	}
-	if (dir)
-		closedir(dir);
+	for (size_t i = 0; i < n; i++)
+		*bytes += file_size(epoch, v[i]);
 	return n;
 }
 
