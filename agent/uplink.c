@@ -201,8 +201,10 @@ static void take_note(struct uplink *u, int r, const struct err *err)
 			uplink_random(s->retry_after_ms * NSEC_PER_MSEC / 2 + NSEC_PER_SEC);
 	if (u->backlog == u->old && (s->refused || r == -EPROTO || r == -EMSGSIZE))
 		u->old_refused++;
-	if (u->returning && servers_preferred(&u->servers))
+	if (u->returning && servers_preferred(&u->servers)) {
 		u->probe_interval = MIN(2 * u->probe_interval, UPLINK_PROBE_MOST);
+		u->probe_at = uplink_next_probe(u);
+	}
 	u->returning = false;
 }
 

@@ -5,6 +5,7 @@
  *	uplink.c		the thread: which epoch, which server, when
  *	uplink_connect.c	a connection from TCP to WELCOME
  *	uplink_session.c	the session proper, after WELCOME
+ *	uplink_leave.c		when and how it ends
  *	uplink_io.c		bytes and whole messages
  */
 #ifndef PS_UPLINK_INTERNAL_H
@@ -21,6 +22,8 @@
 #define UPLINK_BACKOFF_MIN_MS 200u
 #define UPLINK_BACKOFF_MAX_MS 30000u
 #define UPLINK_RETRY_MAX_MS   (10 * UPLINK_BACKOFF_MAX_MS) /* that an ERROR may ask for */
+
+#define UPLINK_BYE_TIMEOUT (2 * NSEC_PER_SEC) /* for the answer to BYE */
 
 /* How the preferred server is looked at from another one; a quarter more or less. */
 #define UPLINK_PROBE_EVERY   (60 * NSEC_PER_SEC)
@@ -147,5 +150,9 @@ void uplink_own_socket(void *ctx, int fd);
 
 /* The session proper: enum uplink_end, or -errno. */
 int uplink_converse(struct uplink *u, struct err *err);
+/* Is it time to leave, or for BYE? */
+void uplink_consider_end(struct uplink *u, nsec_t now);
+/* How it ends by what was said in BYEs: enum uplink_end, or -errno; -EAGAIN: not yet. */
+int uplink_judge_bye(struct uplink *u, nsec_t now, struct err *err);
 
 #endif

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A session after WELCOME: one poll loop that sends what credit allows, takes
- * acknowledgements, and says goodbye: when the epoch is over, at a stop, before a certificate
- * expires, and to return to the preferred server. Belongs to the uplink thread.
+ * A session after WELCOME: one poll loop that sends what credit allows and takes
+ * acknowledgements, until uplink_leave.c says that it is over. Belongs to the uplink thread.
  *
  * Invariants: sent_seq is the last message wholly handed to the connection; what is above
  * `acked` waits for an ACK and is kept by the backlog. The message under way is a copy of
- * ours, so that the backlog may move or give up its own meanwhile. After BYE nothing numbered
- * is sent, and an epoch is over only when the collector has answered BYE.
+ * ours, so that the backlog may move or give up its own meanwhile.
  */
 #include <errno.h>
 #include <poll.h>
@@ -22,11 +20,6 @@
 #define WAIT_MOST           (5 * NSEC_PER_SEC)
 #define READ_AGAIN          NSEC_PER_SEC
 #define REPEAT_LOG          (60 * NSEC_PER_SEC)
-/* What is under way may take so long to be acknowledged before a session is left. */
-#define LEAVE_TIMEOUT (10 * NSEC_PER_SEC)
-/* For the answer to BYE. Who recovers an epoch has time. */
-#define BYE_TIMEOUT           (2 * NSEC_PER_SEC)
-#define BYE_RECOVERED_TIMEOUT (10 * NSEC_PER_SEC)
 
 /* A hole in an epoch of an earlier run: for the line that tells of it. */
 static void count_gap(struct uplink *u)
@@ -264,104 +257,6 @@ static int check_credentials(struct uplink *u, struct err *err)
 	return r < 0 ? err_wrap(err, r, "by the new credentials") : 0;
 }
 
-static void leave(struct uplink *u, nsec_t now)
-{
-	u->session.leaving = true;
-	u->session.leave_by = now + LEAVE_TIMEOUT;
-}
-
-static void consider_expiry(struct uplink *u, nsec_t now)
-{
-	if (u->session.leaving || clock_realtime() < u->session.expires)
-		return;
-	log_info("a certificate of this connection ends soon: making a new one");
-	leave(u, now);
-}
-
-/* On a server that is not the preferred one: does that one answer again? */
-static void consider_return(struct uplink *u, nsec_t now)
-{
-	const struct yaml_server *first = u->servers.order[0];
-	struct err err;
-
-	if (u->session.leaving || servers_preferred(&u->servers))
-		return;
-	if (!u->probe) {
-		if (now < MAX(u->probe_at, u->known[0].not_before))
-			return;
-		u->probe_at = uplink_next_probe(u);
-		if (probe_start(first->host, first->port, UPLINK_PROBE_TIMEOUT, uplink_own_socket,
-				u, &u->probe, &err) < 0)
-			u->probe = NULL;
-		return;
-	}
-	switch (probe_result(u->probe)) {
-	case -EAGAIN:
-		return;
-	case 0:
-		log_info("the preferred collector \"%s\" port %u answers: going back to it",
-			 first->host, first->port);
-		u->returning = true;
-		leave(u, now);
-	}
-	u->probe = probe_free(u->probe);
-}
-
-static void say_bye(struct uplink *u, struct stream_bye bye, nsec_t timeout)
-{
-	_cleanup_(buf_free) struct buf payload = {};
-
-	stream_bye_encode(&payload, &bye);
-	uplink_put_control(u, STREAM_BYE, &payload);
-	u->session.bye_sent = bye.reason;
-	u->session.bye_by = clock_monotonic() + timeout;
-}
-
-/* Is it time for BYE? */
-static void consider_bye(struct uplink *u, nsec_t now)
-{
-	struct uplink_session *s = &u->session;
-	bool stopping = atomic_load(&u->stopping), recovered = backlog_is_recovered(u->backlog);
-	struct stream_bye bye = {.reason = STREAM_BYE_DRAIN, .last_seq = s->sent_seq};
-
-	if (s->bye_sent)
-		return;
-	/* Pushes have ended before a stop: what is empty then stays empty. */
-	if (recovered && stopping && !s->leaving) {
-		/* It stays in the spool, and this run's epoch goes there too. */
-		s->leaving = true;
-		s->leave_by = now;
-	}
-	if ((recovered || stopping) && backlog_empty(u->backlog)) {
-		bye = backlog_bye(u->backlog);
-		/* The collector may have more of an unclean epoch than was found here. */
-		bye.last_seq = MAX(bye.last_seq, s->sent_seq);
-		say_bye(u, bye, recovered && !stopping ? BYE_RECOVERED_TIMEOUT : BYE_TIMEOUT);
-	} else if (s->leaving && !s->begun && (s->acked == s->sent_seq || now >= s->leave_by)) {
-		say_bye(u, bye, BYE_TIMEOUT);
-	}
-}
-
-/* After a BYE: enum uplink_end, or -errno; -EAGAIN: not yet. */
-static int judge_bye(struct uplink *u, nsec_t now, struct err *err)
-{
-	struct uplink_session *s = &u->session;
-
-	if (!s->bye_sent && !s->bye_heard)
-		return -EAGAIN;
-	/* A collector that goes away may have overlooked ours. */
-	if (s->bye_heard && s->bye_sent != STREAM_BYE_DRAIN &&
-	    (!s->bye_sent || s->bye_heard == STREAM_BYE_DRAIN))
-		return err_set(err, -ESHUTDOWN, "the collector is stopping");
-	if (s->bye_heard)
-		return s->bye_sent == STREAM_BYE_DRAIN ? UPLINK_LEFT : UPLINK_FINISHED;
-	if (now < s->bye_by)
-		return -EAGAIN;
-	if (s->bye_sent == STREAM_BYE_DRAIN)
-		return UPLINK_LEFT;
-	return err_set(err, -ETIMEDOUT, "the collector does not answer the goodbye");
-}
-
 /* How long there is nothing to do if nothing happens. */
 static nsec_t next_event(const struct uplink *u, nsec_t now)
 {
@@ -376,13 +271,13 @@ static nsec_t next_event(const struct uplink *u, nsec_t now)
 	else
 		at = MIN(at, s->last_ping + s->heartbeat);
 	if (s->leaving && !s->bye_sent)
-		at = MIN(at, s->leave_by);
+		at = MIN(at, s->leave_by > now ? s->leave_by : s->leave_by + UPLINK_BYE_TIMEOUT);
 	if (s->read_again > now)
 		at = MIN(at, s->read_again);
 	return at > now ? at - now : NSEC_PER_MSEC;
 }
 
-/* One turn, which ends as judge_bye() says; then what to wait for, and how long. */
+/* One turn, which ends as uplink_judge_bye() says; then what to wait for, and how long. */
 static int turn(struct uplink *u, short *ret_events, nsec_t *ret_wait, struct err *err)
 {
 	bool more;
@@ -400,17 +295,15 @@ static int turn(struct uplink *u, short *ret_events, nsec_t *ret_wait, struct er
 		r = check_credentials(u, err);
 	if (r < 0)
 		return r;
-	consider_expiry(u, now);
-	consider_return(u, now);
-	consider_bye(u, now);
+	uplink_consider_end(u, now);
 	r = send_waiting(u, err);
 	if (r < 0)
 		return r;
 	/* The message that was under way may have been the last. */
-	consider_bye(u, now);
+	uplink_consider_end(u, now);
 	*ret_events = r > 0 && !u->control.len ? POLLIN : POLLIN | POLLOUT;
 	*ret_wait = more ? 0 : next_event(u, now);
-	return judge_bye(u, now, err);
+	return uplink_judge_bye(u, now, err);
 }
 
 int uplink_converse(struct uplink *u, struct err *err)

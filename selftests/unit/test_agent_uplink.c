@@ -3,6 +3,8 @@
  * The uplink against collectors that the test plays, in plain text over loopback: what it
  * says, what it forgets and when, where it goes next, how it ends.
  */
+#include <sys/ioctl.h>
+
 #include "uplink_bench.h"
 
 static void what_is_durable_is_forgotten(void **state)
@@ -485,6 +487,38 @@ static void a_stop_does_not_wait_for_an_earlier_epoch(void **state)
 	bench_done(&b);
 }
 
+/* With a message half way into a connection that takes no more. */
+static void a_stop_leaves_a_collector_that_stands_still(void **state)
+{
+	struct bench b = {.padding = 15};
+	struct stream_welcome w = usual(1);
+	int fd, waiting = 0, before;
+	nsec_t began;
+
+	(void)state;
+	make_old_epoch(&b, 14, true);
+	bench_init(&b, 1);
+	assert_int_equal(
+		setsockopt(b.listeners[0], SOL_SOCKET, SO_RCVBUF, &(int){65536}, sizeof(int)), 0);
+	bench_start(&b);
+	fd = meet(&b, 0);
+	expect_hello(fd);
+	w.credit = 1u << 30;
+	welcome(fd, &w);
+	/* Until nothing more comes. */
+	do {
+		before = waiting;
+		usleep(50000);
+		assert_int_equal(ioctl(fd, FIONREAD, &waiting), 0);
+	} while (!waiting || waiting != before);
+	began = clock_monotonic();
+	begin_stop(&b, 60 * NSEC_PER_SEC);
+	assert_false(end_stop(&b));
+	assert_true(clock_monotonic() - began < 6 * NSEC_PER_SEC);
+	close(fd);
+	bench_done(&b);
+}
+
 static void a_stop_without_a_collector_ends_in_time(void **state)
 {
 	struct bench b = {};
@@ -612,6 +646,7 @@ int main(void)
 		cmocka_unit_test(a_collector_may_have_more_of_an_unclean_epoch),
 		cmocka_unit_test(an_epoch_that_is_refused_lets_the_live_one_pass),
 		cmocka_unit_test(a_stop_does_not_wait_for_an_earlier_epoch),
+		cmocka_unit_test(a_stop_leaves_a_collector_that_stands_still),
 		cmocka_unit_test(a_stop_without_a_collector_ends_in_time),
 		cmocka_unit_test(a_stop_gives_up_what_is_not_acknowledged),
 		cmocka_unit_test(a_goodbye_without_an_answer_loses_nothing),

@@ -40,6 +40,7 @@ struct bench {
 	struct backlog *live;
 	struct tls_store *tls;
 	char folder[64];
+	unsigned int padding; /* of the messages of make_old_epoch(), in fields of 60,000 bytes */
 	struct spool *spool;
 	struct uplink *uplink;
 	pthread_t stopper;
@@ -122,6 +123,13 @@ static inline void make_old_epoch(struct bench *b, uint64_t n, bool clean)
 		struct buf payload = {};
 
 		stream_stats_encode(&payload, &stats);
+		for (unsigned int i = 0; i < b->padding; i++) {
+			buf_put_le16(&payload, 60); /* a type that nobody knows */
+			buf_put_le16(&payload, 60000);
+			assert_non_null(buf_reserve(&payload, 60000));
+			memset(payload.data + payload.len, 0, 60000);
+			payload.len += 60000;
+		}
 		buf_reset(&wire);
 		stream_message(&wire, STREAM_STATS, seq, payload.data, payload.len);
 		m.size = (uint32_t)wire.len;
