@@ -95,7 +95,10 @@ static int check_crl_signer(gnutls_x509_crl_t crl, const struct tls_certs *cas,
 	const unsigned int not_it = GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNATURE_FAILURE;
 	const unsigned int may_not =
 		GNUTLS_CERT_SIGNER_NOT_CA | GNUTLS_CERT_SIGNER_CONSTRAINTS_FAILURE;
-	bool forbidden = false;
+	/* GnuTLS would take weaker ones than for a certificate. */
+	bool weak = !gnutls_sign_is_secure2(gnutls_x509_crl_get_signature_algorithm(crl),
+					    GNUTLS_SIGN_FLAG_SECURE_FOR_CERTS);
+	unsigned int why = 0; /* of the authority that did sign it */
 
 	for (unsigned int i = 0; i < cas->count; i++) {
 		unsigned int status = 0;
@@ -104,16 +107,26 @@ static int check_crl_signer(gnutls_x509_crl_t crl, const struct tls_certs *cas,
 			continue;
 		if (status & dates)
 			status &= ~(dates | GNUTLS_CERT_INVALID);
+		if (weak)
+			status |= GNUTLS_CERT_INSECURE_ALGORITHM;
 		if (!status)
 			return 0;
-		forbidden |= !(status & not_it) && (status & may_not);
+		if (!(status & not_it))
+			why = status;
 	}
-	if (forbidden)
+	if (why & may_not)
 		return err_set(
 			err, -EKEYREJECTED,
 			"tls.crlfile: the list in \"%s\" is signed by an authority in \"%s\" "
 			"that may not sign such lists (its key usage has no CRL signing)",
 			config->crlfile, config->cafile);
+	if (why)
+		return err_set(err, -EKEYREJECTED,
+			       "tls.crlfile: the list in \"%s\" cannot be trusted: %s",
+			       config->crlfile,
+			       why & GNUTLS_CERT_INSECURE_ALGORITHM
+				       ? "its signature is too weak"
+				       : "it has an extension that nobody here understands");
 	return err_set(err, -EKEYREJECTED,
 		       "tls.crlfile: the list in \"%s\" is signed by nobody in \"%s\"",
 		       config->crlfile, config->cafile);

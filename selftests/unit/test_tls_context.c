@@ -151,6 +151,24 @@ static void an_authority_that_may_not_sign_lists_is_named(void **state)
 	assert_non_null(strstr(err.text, "that may not sign such lists"));
 }
 
+/* Signed by the right one, in a way that proves nothing. */
+static void a_list_with_a_weak_signature_is_named(void **state)
+{
+	gnutls_datum_t pem;
+	gnutls_x509_crl_t crl;
+
+	(void)state;
+	testpki_must(gnutls_x509_crl_init(&crl));
+	testpki_must(gnutls_x509_crl_set_version(crl, 2));
+	testpki_must(gnutls_x509_crl_set_this_update(crl, time(NULL) - TESTPKI_DAY));
+	testpki_must(gnutls_x509_crl_sign2(crl, bench_ca.crt, bench_ca.key, GNUTLS_DIG_SHA1, 0));
+	testpki_must(gnutls_x509_crl_export2(crl, GNUTLS_X509_FMT_PEM, &pem));
+	testpki_write("weak", ".crl", pem.data, pem.size);
+	gnutls_free(pem.data);
+	gnutls_x509_crl_deinit(crl);
+	crl_must_fail("weak", -EKEYREJECTED, "cannot be trusted: its signature is too weak");
+}
+
 static void who_is_on_the_list_is_refused_by_either_side(void **state)
 {
 	struct pair p;
@@ -212,6 +230,7 @@ int main(void)
 		cmocka_unit_test(context_refuses_an_empty_shared_key),
 		cmocka_unit_test(a_list_of_revoked_certificates_must_be_signed_and_in_date),
 		cmocka_unit_test(an_authority_that_may_not_sign_lists_is_named),
+		cmocka_unit_test(a_list_with_a_weak_signature_is_named),
 		cmocka_unit_test(who_is_on_the_list_is_refused_by_either_side),
 		cmocka_unit_test(a_list_that_is_out_of_date_lets_nobody_in),
 	};
