@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "fs.h"
 #include "gzip.h"
@@ -27,7 +28,8 @@
 #define HEADER       24u
 #define LONG_BYTES   (4 << 20)
 #define LONG_FACTOR  4
-#define ROOM         (1 << 20)   /* kept ahead for times when the disk is full */
+#define ROOM         (1 << 20) /* kept ahead for times when the disk is full */
+#define ROOM_SHARE   16
 #define PIECE        (64u << 10) /* read at once */
 #define OPEN_RETRIES 100
 #define SUFFIX       ".journal"
@@ -77,15 +79,18 @@ static void set_long(struct journal *j, off_t end)
 	j->long_at = MAX((off_t)LONG_BYTES, LONG_FACTOR * end);
 }
 
-/* Have space for @n bytes and more, if there is any. */
+/* Have space for @n bytes and more, but no large part of what a small disk has left. */
 static void make_room(struct journal *j, size_t n)
 {
-	off_t wanted = j->end + (off_t)n;
+	off_t wanted = j->end + (off_t)n, room = ROOM;
+	struct statvfs fs;
 
-	if (j->room - wanted >= ROOM / 2)
+	if (j->room - wanted >= ROOM / 2 || fstatvfs(j->fd, &fs) < 0)
 		return;
-	if (fallocate(j->fd, FALLOC_FL_KEEP_SIZE, j->end, (off_t)n + ROOM) == 0)
-		j->room = wanted + ROOM;
+	room = MIN(room, (off_t)(fs.f_bavail * fs.f_frsize / ROOM_SHARE));
+	if (j->room - wanted < room / 2 &&
+	    fallocate(j->fd, FALLOC_FL_KEEP_SIZE, j->end, (off_t)n + room) == 0)
+		j->room = wanted + room;
 }
 
 /* Cut the file back to the last commit. */
