@@ -107,6 +107,15 @@ static void end(struct bench *b)
 	b->book = book_free(b->book);
 }
 
+static void limit_files(rlim_t bytes)
+{
+	struct rlimit limit;
+
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = MIN(bytes, limit.rlim_max);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
 static int setup(void **state)
 {
 	struct bench *b = calloc(1, sizeof(*b));
@@ -122,6 +131,7 @@ static int teardown(void **state)
 {
 	struct bench *b = *state;
 
+	limit_files(RLIM_INFINITY);
 	end(b);
 	buf_free(&b->wire);
 	remove_tree(b->dir);
@@ -447,14 +457,6 @@ static void nothing_makes_nothing_on_the_disk(void **state)
 	open_spool(b, 1 << 30);
 	assert_null(spool_oldest(b->spool));
 	assert_int_equal(entries(b), 0);
-}
-
-static void limit_files(rlim_t bytes)
-{
-	struct rlimit limit = {.rlim_max = RLIM_INFINITY};
-
-	limit.rlim_cur = bytes;
-	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
 }
 
 static void a_disk_that_takes_nothing_costs_nothing_until_the_queue_is_full(void **state)
