@@ -23,6 +23,7 @@ from checks import AFTER_HOOK, AFTER_RING, check_same, check_sums
 SIZE = 64  # of a packet, unless said otherwise
 LOSSES = [c for c in AFTER_HOOK + AFTER_RING if c.startswith("lost_")]
 PLENTY = "1GB"
+SMALL = {"spool": "1MB", "queue": "4MB", "size": 600}  # full within a second
 
 
 def record(size):
@@ -170,8 +171,8 @@ class Chaos:
     """The setup, and what may happen to it. An event takes a resource for a while; events of
     different resources overlap."""
 
-    def __init__(self, lab, seed, rate=21000, agents=3, spool=PLENTY, queue="64MB"):
-        self.lab, self.seed, self.rate = lab, seed, rate
+    def __init__(self, lab, seed, rate=21000, agents=3, spool=PLENTY, queue="64MB", size=SIZE):
+        self.lab, self.seed, self.rate, self.size = lab, seed, rate, size
         lab.pki(*(f"10.9.{n}.2" for n in range(agents)))
         self.disk = Disk(lab, "out", "6g")
         self.output = f"{self.disk.path}/dump.pcap"
@@ -191,7 +192,9 @@ class Chaos:
         for n in self.nodes:
             n.agent.wait_for("connected to the collector")
         for n in self.nodes:
-            n.load(self.rate // len(self.nodes))
+            # Packets of another size are there to fill spools, so nothing makes them smaller.
+            n.load(self.rate // len(self.nodes), 1 << 40, self.size,
+                   *(["noise"] if self.size != SIZE else []))
 
     def later(self, seconds, resource, undo):
         """The resource is taken for so long, then @undo is called."""
@@ -280,7 +283,8 @@ class Chaos:
 
     def check(self, none_lost=True):
         """Everything that was sent is in the files once, or counted as lost, to the packet."""
-        count = Count(outputs(self.output), {n.number: n.sent for n in self.nodes})
+        count = Count(outputs(self.output), {n.number: n.sent for n in self.nodes},
+                      self.size)
         for n in self.nodes:
             a = n.agent
             lost = {c: a.total(c) for c in LOSSES if a.total(c)}
@@ -344,7 +348,7 @@ def main():
     parser.add_argument("--small", action="store_true",
                         help="spools that are too small: losses are to be exact")
     args = parser.parse_args()
-    small = {"spool": "2MB", "queue": "4MB", "none_lost": False} if args.small else {}
+    small = {**SMALL, "none_lost": False} if args.small else {}
 
     def packets_survive_chaos(lab):
         campaign(lab, args.events, args.seed, args.rate, **small)

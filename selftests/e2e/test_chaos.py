@@ -16,8 +16,9 @@ def chaos_loses_and_repeats_nothing(lab):
 
 
 def chaos_with_small_spools_loses_what_it_counts(lab):
-    chaos.campaign(lab, 8, SEED, RATE, none_lost=False, longest=3, pause=0.6,
-                   spool="1MB", queue="4MB")
+    count = chaos.campaign(lab, 8, SEED, RATE, none_lost=False, longest=3, pause=0.6,
+                           **chaos.SMALL)
+    print(f"# {count.all_missing} packets are lost, and counted")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import harness
 
 AGENTS = 1000 if os.environ.get("PS_LONG") else 60 if harness.GUEST else 200
 PACKETS = 10
+# Each sends a message every so many ms: long enough for two restarts in between.
+INTERVAL = 1500 if AGENTS > 200 else 500
 LOAD = os.path.join(harness.BUILD, "selftests/tools/load")
 BUDGET = 512  # MiB: memoryBudget
 with open(harness.COLLECTOR, "rb") as f:
@@ -113,13 +115,13 @@ def crowd_comes_back(lab, messages, interval, *options):
 
 def a_crowd_comes_back_after_restart_and_kill(lab):
     with many_descriptors():
-        crowd_comes_back(lab, 30, 500, "-l")
+        crowd_comes_back(lab, 30, INTERVAL, "-l")
 
 
 def a_crowd_behind_one_address_comes_back_too(lab):
     """Network address translation makes one of them."""
     with many_descriptors():
-        crowd_comes_back(lab, 30, 500)
+        crowd_comes_back(lab, 30, INTERVAL)
 
 
 def a_crowd_that_arrives_at_once_does_not_starve_an_agent(lab):
