@@ -19,6 +19,7 @@
 /* Interfaces that are gone and still have ledgers of their own; older ones are summed up. */
 #define FEED_GONE_MAX     256u
 #define FEED_IDENTITY_MAX 256u
+#define FEED_DROPPED_MAX  32u
 
 /* Files that a feed's packets go to: Ethernet, raw IP, and what is in none of them. */
 #define FEED_FILES 3
@@ -136,6 +137,9 @@ struct feed {
 	bool saved;   /* the journal knows the number */
 	bool changed; /* what is the feed's own, but for next_seq and partial */
 	struct feed_iface *changed_ifaces;
+	uint32_t dropped[FEED_DROPPED_MAX]; /* interfaces that were summed up since */
+	unsigned int n_dropped;
+	bool save_all; /* they were more than that */
 };
 
 /* What feeds, or those packets of theirs that go to one file, add up to. */

@@ -6,9 +6,10 @@
  * an entry twice does no harm.
  *
  * RESET: forget everything that came before. TOTAL, FILE, AGENTS: of the feeds that were
- * dropped. AT chooses the feed that the entries after it speak of; NEW comes before the first
- * AT of a feed. STATE is the last of its feed in a commit, because interfaces that it says
- * were summed up may be told of before.
+ * dropped. AT chooses the feed that the entries after it speak of. NEW comes before the first
+ * AT of a feed, and when all of it is told anew. DROP: an interface that was summed up; the
+ * same id may come again after it. STATE is the last of its feed in a commit, because it judges
+ * by the others.
  */
 #ifndef PS_COLLECTOR_FEED_CODE_H
 #define PS_COLLECTOR_FEED_CODE_H
@@ -25,6 +26,7 @@ enum feed_entry {
 	ENTRY_FORGET,
 	ENTRY_NEW,
 	ENTRY_AT,
+	ENTRY_DROP,
 	ENTRY_STATE,
 	ENTRY_META,
 	ENTRY_WRITTEN,
@@ -122,7 +124,7 @@ static inline void code_string(struct code *c, char *s, size_t size)
 		c->bad = true;
 	} else {
 		memcpy(s, c->in, c->left);
-		s[c->left] = '\0';
+		memset(s + c->left, 0, size - c->left);
 	}
 }
 

@@ -4,9 +4,6 @@
  * or GAP that names them; they are told to be gone, and stay for their ledgers. Beyond
  * FEED_GONE_MAX the one that went first is added to the sum of its file and forgotten.
  * Called by the holder of the turn, or while the journal is loaded.
- *
- * Invariant: the interfaces that are gone have a higher gone_order than all that were summed
- * up, so `folded_order` alone tells the journal which ones these were.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -111,6 +108,10 @@ static void fold_one(struct feed *f)
 	feed_mark(f, sum, FEED_CHANGED_ALL);
 	f->folded_order = first->gone_order;
 	f->changed = true;
+	if (f->n_dropped < FEED_DROPPED_MAX)
+		f->dropped[f->n_dropped++] = first->meta.id;
+	else
+		f->save_all = true;
 	feed_remove(f, first);
 }
 
@@ -182,8 +183,10 @@ static int describe_locked(struct feed *f, const struct stream_iface *meta, stru
 		return err_set(err, -EPROTO, "interface %u changes its link type from %u to %u",
 			       meta->id, iface->meta.link_type, meta->link_type);
 	feed_set_meta(f, iface, meta);
-	if (meta->gone)
+	if (meta->gone) {
 		iface->gone_order = ++f->last_gone_order;
+		f->changed = true;
+	}
 	iface->described = true;
 	*ret = iface;
 	return 0;

@@ -160,6 +160,8 @@ static void is_saved(struct feed *f)
 		f->changed_ifaces->changed = 0;
 		f->changed_ifaces = f->changed_ifaces->next_changed;
 	}
+	f->n_dropped = 0;
+	f->save_all = false;
 	f->saved = true;
 	f->changed = false;
 }
@@ -170,6 +172,7 @@ void feed_save(struct feed *f, bool all, struct buf *out)
 	size_t mark;
 
 	pthread_mutex_lock(&f->lock);
+	all |= f->save_all;
 	if (all || !f->saved) {
 		mark = tlv_begin(out, ENTRY_NEW);
 		feed_code_new(&c, f);
@@ -178,6 +181,11 @@ void feed_save(struct feed *f, bool all, struct buf *out)
 	mark = tlv_begin(out, ENTRY_AT);
 	code_at(&c, f);
 	tlv_end(out, mark);
+	for (unsigned int i = 0; !all && i < f->n_dropped; i++) {
+		mark = tlv_begin(out, ENTRY_DROP);
+		code_u32(&c, &f->dropped[i]);
+		tlv_end(out, mark);
+	}
 	for (size_t i = 0; all && i < f->n_ifaces; i++)
 		save_iface(out, f->ifaces[i], false, FEED_CHANGED_ALL);
 	for (unsigned int i = 0; all && i < FEED_FILES; i++)
@@ -204,12 +212,20 @@ static void load_meta(struct feed *f, struct feed_iface *iface, struct code *c)
 		feed_set_meta(f, iface, &meta);
 }
 
+static void load_drop(struct feed *f, struct code *c)
+{
+	struct feed_iface *iface;
+	uint32_t id = 0;
+
+	code_u32(c, &id);
+	iface = feed_lookup(f, id);
+	if (iface)
+		feed_remove(f, iface);
+}
+
 static void load_state(struct feed *f, struct code *c)
 {
 	code_state(c, f);
-	for (size_t i = f->n_ifaces; i-- > 0;)
-		if (f->ifaces[i]->meta.gone && f->ifaces[i]->gone_order <= f->folded_order)
-			feed_remove(f, f->ifaces[i]);
 	/* The collector ended before the session did. */
 	if (f->state == FEED_CONNECTED)
 		feed_rest_locked(f, FEED_LOST, 0);
@@ -247,6 +263,8 @@ int feed_load(struct feed *f, const struct tlv *entry)
 	if (entry->type == ENTRY_AT) {
 		code_at(&c, f);
 		atomic_store(&f->committed_seq, f->next_seq - 1);
+	} else if (entry->type == ENTRY_DROP) {
+		load_drop(f, &c);
 	} else if (entry->type == ENTRY_STATE) {
 		load_state(f, &c);
 	} else {
@@ -276,11 +294,14 @@ int feed_check(const struct tlv *entry)
 {
 	struct code c = {.in = entry->value, .left = entry->len};
 	struct feed f = {};
+	uint32_t id = 0;
 
 	if (entry->type == ENTRY_NEW)
 		feed_code_new(&c, &f);
 	else if (entry->type == ENTRY_AT)
 		code_at(&c, &f);
+	else if (entry->type == ENTRY_DROP)
+		code_u32(&c, &id);
 	else if (entry->type == ENTRY_STATE)
 		code_state(&c, &f);
 	else

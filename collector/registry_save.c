@@ -171,8 +171,13 @@ static int load_new(struct registry *r, struct code *c, struct err *err)
 	memcpy(hello.agent_id, key.agent_id, sizeof(hello.agent_id));
 	for (f = r->feeds; f && !feed_is(f, key.identity, &hello);)
 		f = f->next;
-	if (f || registry_find(r, key.number))
+	/* All of it is told anew. */
+	if (f && f->number == key.number) {
+		f->saved = false; /* it is not to be forgotten */
+		registry_remove(r, f);
+	} else if (f || registry_find(r, key.number)) {
 		return 0;
+	}
 	if (r->n_feeds >= r->limits.feeds && registry_evict(r, NULL, true) < 0)
 		return 0;
 	f = feed_new(key.identity, &hello, &r->room);
