@@ -99,7 +99,7 @@ static int try_append(struct spool_epoch *e, const struct backlog_message *m, co
 
 	if (e->fd < 0 && !hello->len)
 		spool_put_hello(e, m->seq, hello);
-	r = spool_make_room(s, s->scratch.len + m->size + (e->fd < 0 ? hello->len : 0));
+	r = spool_make_room(s, s->scratch.len + m->size + (e->fd < 0 ? hello->len : 0), !s->hold);
 	if (r < 0)
 		return r;
 	/* Making room may have taken the segment that was growing. */
@@ -133,7 +133,7 @@ static int append(struct spool_epoch *e, const struct backlog_message *m, const 
 	do {
 		full = false;
 		r = try_append(e, m, wire, &hello, &full);
-	} while (full && spool_evict(s) > 0);
+	} while (full && !s->hold && spool_evict(s) > 0);
 	buf_free(&hello);
 	if (r < 0)
 		return r;
@@ -179,6 +179,13 @@ int spool_append(struct spool_epoch *e, const struct backlog_message *m, const u
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_unlock(&s->writer);
 	return r < 0 ? spool_error(s, r, err) : 0;
+}
+
+void spool_hold(struct spool *s, bool hold)
+{
+	pthread_mutex_lock(&s->lock);
+	s->hold = hold;
+	pthread_mutex_unlock(&s->lock);
 }
 
 /* With `writer` held. */

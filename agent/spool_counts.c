@@ -29,15 +29,21 @@ static bool reserve(struct spool_counts *c)
 	return true;
 }
 
+static struct stream_gap_part *find(const struct spool_counts *c, const struct stream_gap_part *p)
+{
+	for (size_t i = 0; i < c->gap.n_parts; i++)
+		if (c->gap.parts[i].iface == p->iface && c->gap.parts[i].direction == p->direction)
+			return &c->gap.parts[i];
+	return NULL;
+}
+
 bool spool_counts_add(struct spool_counts *c, const struct stream_gap *from)
 {
 	for (size_t i = 0; i < from->n_parts; i++) {
 		const struct stream_gap_part *p = &from->parts[i];
-		struct stream_gap_part *q = c->gap.parts, *end = q + c->gap.n_parts;
+		struct stream_gap_part *q = find(c, p);
 
-		while (q != end && (q->iface != p->iface || q->direction != p->direction))
-			q++;
-		if (q == end) {
+		if (!q) {
 			if (!reserve(c))
 				return false;
 			c->gap.parts[c->gap.n_parts++] = *p;

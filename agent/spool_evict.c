@@ -277,7 +277,7 @@ static uint64_t room_on_disk(struct spool *s, bool now)
 	return s->free - MIN(s->free, s->free_age + s->config.min_free);
 }
 
-int spool_make_room(struct spool *s, uint64_t need)
+int spool_make_room(struct spool *s, uint64_t need, bool evict)
 {
 	bool asked = false;
 
@@ -297,7 +297,7 @@ int spool_make_room(struct spool *s, uint64_t need)
 			if (room_on_disk(s, true) >= need)
 				return 0;
 		}
-		r = spool_evict(s);
+		r = evict ? spool_evict(s) : 0;
 		if (r <= 0)
 			return r < 0 ? r : -ENOSPC;
 		s->free += before - MIN(before, s->bytes);
@@ -318,7 +318,7 @@ void spool_tend(struct spool *s)
 			    now - e->segments[i]->written > max_age && evict_segment(e, i) == 0)
 				i = SIZE_MAX;
 	room_on_disk(s, true);
-	spool_make_room(s, 0);
+	spool_make_room(s, 0, true);
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_unlock(&s->writer);
 }

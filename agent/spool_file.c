@@ -95,6 +95,8 @@ int spool_write_at(int fd, uint64_t offset, const struct buf *a, const uint8_t *
 		for (int i = 0; i < 2; i++) {
 			size_t part = MIN((size_t)w, iov[i].iov_len);
 
+			if (!part)
+				continue;
 			iov[i].iov_base = (char *)iov[i].iov_base + part;
 			iov[i].iov_len -= part;
 			w -= (ssize_t)part;

@@ -120,6 +120,7 @@ struct spool {
 	int spare; /* a file with room on the disk, to be the next that replaces others */
 	pthread_mutex_t writer, lock;
 	struct spool_epoch *epochs; /* oldest first, the live one last */
+	bool hold;                  /* appending evicts nothing */
 	uint64_t bytes;             /* of all segments */
 	uint64_t free, free_age;    /* of the file system, and bytes written since it said so */
 	struct buf scratch;         /* of those who have `writer` */
@@ -217,8 +218,8 @@ int spool_scan(struct spool *s, struct err *err);
 void spool_remove_acked(struct spool *s);
 /* Turn the oldest segment into holes: 1; 0: there is none; -errno. */
 int spool_evict(struct spool *s);
-/* Evict until @need bytes can be written. 0; -ENOSPC; -errno. */
-int spool_make_room(struct spool *s, uint64_t need);
+/* Until @need bytes can be written, with @evict by evicting. 0; -ENOSPC; -errno. */
+int spool_make_room(struct spool *s, uint64_t need, bool evict);
 
 /* spool.c */
 struct spool_epoch *spool_epoch_new(struct spool *s, uint64_t number);

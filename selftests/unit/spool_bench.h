@@ -55,8 +55,9 @@ static inline int make_folder(void **state)
 	const char *tmp = getenv("TMPDIR");
 
 	(void)state;
-	snprintf(folder, sizeof(folder), "%s/ps-spool-XXXXXX",
-		 tmp && strlen(tmp) < 40 ? tmp : "/tmp");
+	if (!tmp || strlen(tmp) > 40)
+		tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+	snprintf(folder, sizeof(folder), "%s/ps-spool-XXXXXX", tmp);
 	return mkdtemp(folder) ? 0 : -1;
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a crash, a power cut or a bad disk leaves of a spool. */
+#include <signal.h>
+#include <sys/wait.h>
+
 #include "spool_bench.h"
 
 struct image {
@@ -371,6 +374,52 @@ static void what_looks_like_messages_does_not_stop_the_search(void **state)
 	assert_true(clock_monotonic() - before < 20 * NSEC_PER_SEC);
 }
 
+/* Appends, and evicts, until it is killed; tells after each message. */
+static void append_for_ever(const struct spool_config *c, int told)
+{
+	struct bench b;
+
+	bench_open(&b, c);
+	for (uint64_t seq = 1;; seq++) {
+		append_all(&b, seq, seq);
+		if (write(told, &seq, sizeof(seq)) < 0)
+			_exit(1);
+	}
+}
+
+static void killed_at_any_instant_nothing_is_lost_that_was_appended(void **state)
+{
+	struct spool_config c = bench_config();
+
+	(void)state;
+	c.max_bytes = 40u << 10;
+	for (uint64_t last = 1; last < 1000; last += 37) {
+		uint64_t told = 0, seq, first;
+		struct outcome o;
+		int fds[2];
+		pid_t pid;
+
+		assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+		pid = fork();
+		if (!pid)
+			append_for_ever(&c, fds[1]);
+		close(fds[1]);
+		while (told < last && read(fds[0], &told, sizeof(told)) == sizeof(told))
+			;
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		while (read(fds[0], &seq, sizeof(seq)) == sizeof(seq))
+			told = seq;
+		close(fds[0]);
+		o = reopen(&c, 300, &first);
+		assert_int_equal(first, 1);
+		assert_true(o.next > told && o.next <= told + 2);
+		assert_int_equal(o.unknown, 0);
+		wipe(folder);
+		mkdir(folder, 0700);
+	}
+}
+
 #define test(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
 
 int main(void)
@@ -386,6 +435,7 @@ int main(void)
 		test(the_end_mark_says_what_is_missing_at_the_end),
 		test(without_any_hello_packets_become_counted_holes),
 		test(what_looks_like_messages_does_not_stop_the_search),
+		test(killed_at_any_instant_nothing_is_lost_that_was_appended),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
