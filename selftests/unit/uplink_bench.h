@@ -452,7 +452,7 @@ static inline void wait_for_first(struct bench *b, uint64_t seq)
 	nsec_t end = clock_monotonic() + PATIENCE;
 
 	while (backlog_first_seq(b->live) != seq && clock_monotonic() < end)
-		usleep(1000);
+		poll(NULL, 0, 1);
 	assert_int_equal(backlog_first_seq(b->live), seq);
 }
 
