@@ -73,6 +73,11 @@ void spool_remove(struct spool *s, struct spool_epoch *e);
  */
 int spool_append(struct spool_epoch *e, const struct backlog_message *m, const uint8_t *wire,
 		 const struct tally *tally, struct err *err);
+/*
+ * With @hold, a spool without room is not made room in by spool_append(): it is -ENOSPC, for
+ * whoever can keep the message elsewhere for a while. Age and spool_tend() evict all the same.
+ */
+void spool_hold(struct spool *s, bool hold);
 /* fdatasync what was appended. */
 int spool_sync(struct spool_epoch *e, struct err *err);
 /*
