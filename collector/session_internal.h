@@ -11,8 +11,7 @@
 #include "session.h"
 #include "stream.h"
 
-#define SESSION_OUT_MAX   (64u << 10)
-#define SESSION_OUT_BURST (SESSION_OUT_MAX / 2) /* answers in a row, then they are sent */
+#define SESSION_OUT_BURST (32u << 10) /* answers in a row, then they are sent */
 #define SESSION_NEVER     UINT64_MAX
 
 enum session_state {

@@ -5,8 +5,8 @@
  * Memory: the payload buffer grows to what a header declared and stream_header_decode()
  * allowed, before HELLO no further than a control message. A session keeps it up to
  * PAYLOAD_KEEP; larger ones live for one message and come out of a budget of all sessions,
- * because a peer may leave its message unfinished for as long as it likes. The queue to the
- * peer is bounded by SESSION_OUT_MAX.
+ * because a peer may leave its message unfinished for as long as it likes. What waits to be sent
+ * is bounded too: a peer that lets that much pile up is dropped.
  */
 #include <errno.h>
 #include <sys/socket.h>
@@ -117,7 +117,7 @@ int session_flush(struct session *s, struct err *err)
 		n = tls_send(s->tls, s->tx.data + s->tx_done, s->tx.len - s->tx_done, err);
 		if (n == -EAGAIN) {
 			s->send_events = tls_events(s->tls);
-			if (s->tx.len - s->tx_done + s->out.len > SESSION_OUT_MAX)
+			if (s->out.len >= SESSION_OUT_BURST)
 				return err_set(err, -ENOBUFS,
 					       "it does not read what is sent to it");
 			return -EAGAIN;
