@@ -382,6 +382,15 @@ static struct stream_iface interface(uint32_t id)
 	return m;
 }
 
+static void note_kind(int stream, uint64_t first, uint64_t last, enum kind kind)
+{
+	for (uint64_t seq = first; stream >= 0 && seq <= last && seq < SEQS; seq++) {
+		enum kind *k = &f.streams[stream].kind[seq];
+
+		*k = *k == NOTHING || *k == kind ? kind : OTHER;
+	}
+}
+
 static void send_hello(struct conn *c, int stream, uint8_t how)
 {
 	struct stream_iface ifaces[] = {interface(1), interface(2)};
@@ -400,19 +409,12 @@ static void send_hello(struct conn *c, int stream, uint8_t how)
 		m.first_unacked += how >> 4;
 	if (how & 2)
 		m.next_seq += how >> 4;
+	/* Who says that it needs no answer for a message gets none. */
+	note_kind(stream, f.streams[stream].acked + 1, m.first_unacked - 1, OTHER);
 	stream_hello_encode(&payload, &m);
 	if (c->stream < 0)
 		c->stream = stream;
 	send_message(c, STREAM_HELLO, 0, &payload, 0, how == 0xff);
-}
-
-static void note_kind(struct conn *c, uint64_t first, uint64_t last, enum kind kind)
-{
-	for (uint64_t seq = first; c->stream >= 0 && seq <= last && seq < SEQS; seq++) {
-		enum kind *k = &f.streams[c->stream].kind[seq];
-
-		*k = *k == NOTHING || *k == kind ? kind : OTHER;
-	}
 }
 
 static void send_data(struct conn *c, uint64_t seq, uint8_t how, bool mutate)
@@ -449,7 +451,7 @@ static void send_data(struct conn *c, uint64_t seq, uint8_t how, bool mutate)
 	stream_data_encode(payload.data, &head);
 	payload.len = STREAM_DATA_HEAD +
 		      gzip_compress(f.gzip, raw, size, payload.data + STREAM_DATA_HEAD);
-	note_kind(c, seq, seq, mutate ? OTHER : DATA);
+	note_kind(c->stream, seq, seq, mutate ? OTHER : DATA);
 	send_message(c, STREAM_DATA, seq, &payload, (uint32_t)size, mutate);
 }
 
@@ -480,7 +482,7 @@ static void send_other(struct conn *c, uint64_t seq, uint8_t type, uint8_t how, 
 		break;
 	case STREAM_GAP:
 		stream_gap_encode(&payload, &gap);
-		note_kind(c, seq, gap.last_seq, OTHER);
+		note_kind(c->stream, seq, gap.last_seq, OTHER);
 		break;
 	case STREAM_STATS:
 		stream_stats_encode(&payload, &stats);
@@ -494,7 +496,7 @@ static void send_other(struct conn *c, uint64_t seq, uint8_t type, uint8_t how, 
 	if (!stream_type_numbered(type))
 		seq = 0;
 	else if (type != STREAM_GAP)
-		note_kind(c, seq, seq, OTHER);
+		note_kind(c->stream, seq, seq, OTHER);
 	if (type == STREAM_GAP && c->welcomed)
 		c->top = MAX(c->top, gap.last_seq);
 	send_message(c, type, seq, &payload, 0, mutate);
