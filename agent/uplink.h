@@ -35,7 +35,9 @@ int uplink_start(struct uplink *u, struct err *err);
 void uplink_credentials_changed(struct uplink *u);
 /*
  * Nothing is pushed any more: send what waits, wait for its acknowledgement, say BYE;
- * give up after @timeout. Returns true when everything of the live epoch was acknowledged.
+ * give up after @timeout. An epoch of an earlier run that is not through by then is left in
+ * the spool at once, and the live one with it. Returns true when everything of the live epoch
+ * was acknowledged and, with a spool, BYE was answered: else backlog_store() keeps the rest.
  */
 bool uplink_stop(struct uplink *u, nsec_t timeout);
 struct uplink *uplink_free(struct uplink *u);
