@@ -4,7 +4,8 @@
  * was written durable, and tends the spool. Begun when the queue is half full, it goes on until
  * a quarter is left, so that it does not start and stop all the time.
  *
- * A write that fails is tried again every second. Meanwhile messages stay in the queue, and
+ * While there is room in memory nothing is evicted: a disk that is full may be so for a moment
+ * only. A write that fails is tried again every second. Meanwhile messages stay in the queue, and
  * what does not fit there is booked as lost by whoever pushes.
  */
 #include <errno.h>
@@ -59,10 +60,11 @@ static bool is_time_to_move(struct backlog *b, nsec_t now)
 		queue_watch(b->config.queue, b->wake_fd, level);
 	b->watched = level;
 	used = queue_bytes(b->config.queue);
-	if (used > b->high)
-		b->overflowing = true;
-	else if (used <= b->low)
-		b->overflowing = false;
+	if (used > b->high ? !b->overflowing : b->overflowing && used <= b->low) {
+		b->overflowing = !b->overflowing;
+		spool_hold(b->config.spool, !b->overflowing);
+		b->retry_due = 0;
+	}
 	return used && now >= b->retry_due && (eager || b->overflowing);
 }
 
@@ -148,6 +150,7 @@ void backlog_stop_mover(struct backlog *b)
 	event_signal(b->wake_fd);
 	pthread_join(b->thread, NULL);
 	b->started = false;
+	spool_hold(b->config.spool, false);
 	queue_watch(b->config.queue, -1, 0);
 }
 
@@ -160,6 +163,7 @@ int backlog_start_mover(struct backlog *b, struct err *err)
 	b->low = capacity / 4;
 	b->watched = SIZE_MAX;
 	atomic_store(&b->offline_since, clock_monotonic());
+	spool_hold(b->config.spool, true);
 	b->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (b->wake_fd < 0)
 		return err_sys(err, -errno, "cannot set up the spool's thread");
