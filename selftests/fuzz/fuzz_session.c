@@ -414,7 +414,7 @@ static void send_hello(struct conn *c, int stream, uint8_t how)
 	stream_hello_encode(&payload, &m);
 	if (c->stream < 0)
 		c->stream = stream;
-	send_message(c, STREAM_HELLO, 0, &payload, 0, how == 0xff);
+	send_message(c, STREAM_HELLO, 0, &payload, 0, false);
 }
 
 static void send_data(struct conn *c, uint64_t seq, uint8_t how, bool mutate)
@@ -482,6 +482,9 @@ static void send_other(struct conn *c, uint64_t seq, uint8_t type, uint8_t how, 
 		break;
 	case STREAM_GAP:
 		stream_gap_encode(&payload, &gap);
+		/* Nobody knows what it ends with then. */
+		if (mutate)
+			gap.last_seq = UINT32_MAX;
 		note_kind(c->stream, seq, gap.last_seq, OTHER);
 		break;
 	case STREAM_STATS:
@@ -498,7 +501,7 @@ static void send_other(struct conn *c, uint64_t seq, uint8_t type, uint8_t how, 
 	else if (type != STREAM_GAP)
 		note_kind(c->stream, seq, seq, OTHER);
 	if (type == STREAM_GAP && c->welcomed)
-		c->top = MAX(c->top, gap.last_seq);
+		c->top = MAX(c->top, mutate ? UINT64_MAX : gap.last_seq);
 	send_message(c, type, seq, &payload, 0, mutate);
 }
 
