@@ -491,8 +491,9 @@ static bool run_stuck(struct session *s, nsec_t now, bool hangup)
 static void keep_time(struct session *s, nsec_t now)
 {
 	if (s->expires <= clock_realtime()) {
-		log_info("agent \"%s\" at %s is asked to come back: a certificate expires",
-			 s->agent_name, s->peer);
+		noise_info(s->env->noise,
+			   "agent \"%s\" at %s is asked to come back: a certificate expires",
+			   s->agent_name, s->peer);
 		s->bye = STREAM_BYE_DRAIN;
 		begin_settling(s, now, STOP_SETTLE);
 		return;

@@ -145,10 +145,11 @@ static int take_hello(struct session *s, nsec_t now, struct err *err)
 		s->taken = resume - 1;
 		s->told_written = s->told_durable = s->taken;
 		put_welcome(s, resume);
-		log_info("agent \"%s\" (%s) connected from %s: epoch %" PRIu64
-			 "%s, %zu interfaces, resumes at message %" PRIu64,
-			 s->agent_name, s->feed->agent_id_text, s->peer, m.epoch,
-			 m.recovered ? " of an earlier run" : "", m.n_ifaces, resume);
+		noise_info(s->env->noise,
+			   "agent \"%s\" (%s) connected from %s: epoch %" PRIu64
+			   "%s, %zu interfaces, resumes at message %" PRIu64,
+			   s->agent_name, s->feed->agent_id_text, s->peer, m.epoch,
+			   m.recovered ? " of an earlier run" : "", m.n_ifaces, resume);
 	}
 	stream_hello_free(&m);
 	return r;
@@ -362,8 +363,8 @@ static int take_bye(struct session *s, struct err *err)
 		return err_set(err, r, "another session carries the stream on");
 	s->bye = m.reason == STREAM_BYE_DRAIN ? STREAM_BYE_DRAIN : STREAM_BYE_STOP;
 	session_put_ack(s);
-	log_info("agent \"%s\" at %s %s", s->agent_name, s->peer,
-		 m.reason == STREAM_BYE_DRAIN ? "goes away for now" : "said goodbye");
+	noise_info(s->env->noise, "agent \"%s\" at %s %s", s->agent_name, s->peer,
+		   m.reason == STREAM_BYE_DRAIN ? "goes away for now" : "said goodbye");
 	detach(s, state_after(s, &m, last), m.unknown_after);
 	s->ticket = commit_hurry(c);
 	return 1;
