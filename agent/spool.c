@@ -195,6 +195,9 @@ int spool_open(const struct spool_config *config, uint8_t id[16], struct spool *
 	if (!s)
 		return err_set(err, -ENOMEM, "out of memory");
 	s->config = *config;
+	/* Nothing adds up to more than a uint64_t has. */
+	s->config.min_free = MIN(config->min_free, INT64_MAX);
+	s->config.max_bytes = MIN(config->max_bytes, INT64_MAX);
 	s->root = s->lock_fd = s->spare = -1;
 	s->free_age = UINT64_MAX / 2;
 	pthread_mutex_init(&s->writer, NULL);

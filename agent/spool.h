@@ -61,7 +61,10 @@ struct spool *spool_close(struct spool *s);
 
 /* The oldest epoch of an earlier run that has messages or an end to tell of; NULL: none. */
 struct spool_epoch *spool_oldest(struct spool *s);
-/* Start the epoch of this run. Nothing is made on disk before the first spool_append(). */
+/*
+ * Start the epoch of this run. Nothing is made on disk before the first spool_append(). NULL: no
+ * memory, or an earlier run had the same number.
+ */
 struct spool_epoch *spool_begin(struct spool *s, uint64_t epoch, spool_hello_fn *hello,
 				spool_settle_fn *settle, void *ctx);
 /* Everything of an epoch of an earlier run is acknowledged: remove it. @e is gone then. */

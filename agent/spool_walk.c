@@ -138,8 +138,10 @@ int spool_walk_message(struct spool_walk *w, const struct spool_item *item, cons
 	struct stream_header h;
 	int r = peek(w, item->offset, item->size, ret, NULL);
 
-	if (r > 0)
-		r = header_at(w, item->offset, &h);
+	/* A scan has looked at it already. */
+	if (r <= 0 || w->scan)
+		return r;
+	r = header_at(w, item->offset, &h);
 	if (r > 0)
 		r = spool_walk_payload(w, item->offset, &h, ret);
 	if (r > 0)
