@@ -279,8 +279,10 @@ int feed_gap(struct feed *f, const struct stream_gap *gap, struct err *err)
 		feed_mark(f, iface, FEED_CHANGED_WRITTEN(d) | FEED_CHANGED_STATS(d));
 	}
 	if (r == 0 && gap->reason == STREAM_GAP_CORRUPT && !gap->n_parts) {
-		nsec_t from = MAX(last_time(f), 1u);
+		nsec_t from = last_time(f);
 
+		if (!from)
+			from = f->epoch >= EPOCH_IS_TIME ? f->epoch : 1;
 		ledger_span_add(&f->uncounted, from, from);
 		f->uncounted_open = true;
 		f->changed = true;
