@@ -80,7 +80,7 @@ static void attach(struct commit *c, struct registry *r, unsigned int agent, boo
 	struct registry_owner owner = {.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
 	struct stream_hello hello = {.agent_id = {'l', 'o', 'a', 'd'},
 				     .epoch = cut.epoch,
-				     .first_unacked = strict ? cut.acks[agent] + 1 : 1,
+				     .first_unacked = 1,
 				     .next_seq = MESSAGES,
 				     .version = "load",
 				     .ifaces = &iface,
@@ -199,10 +199,16 @@ static void one(struct tree_file *f, size_t size, size_t zeros, unsigned int n)
 	try(strict, n % 8 == 0);
 }
 
+/* Where the first commit of a journal ends. Without it there is nothing to go back to. */
+static size_t first_commit(const struct tree_file *f)
+{
+	return f->size < 24 ? f->size : MIN(f->size, 24 + get_le32(f->data + 4));
+}
+
 static void cut_file(struct tree_file *f)
 {
 	size_t end = MIN(f->size, f->durable + NEAR);
-	size_t step = MAX((end - f->durable) / cut.cuts, 1u), below = MIN(f->durable, BELOW);
+	size_t step = MAX((end - f->durable) / cut.cuts, 1u), low = f->durable;
 	unsigned int n = 0;
 
 	for (size_t at = f->durable; at < end; at += step, n++)
@@ -212,8 +218,8 @@ static void cut_file(struct tree_file *f)
 	/* An output cut below what is durable has lost packets for good: only journals here. */
 	if (!strstr(f->path, ".journal"))
 		return;
-	step = MAX(below / cut.cuts, 1u);
-	for (size_t at = f->durable - below; at < f->durable; at += step, n++)
+	low = MAX(low - MIN(low, BELOW), first_commit(f));
+	for (size_t at = low; at < f->durable; at += MAX((f->durable - low) / cut.cuts, 1u), n++)
 		one(f, at, n % 3 ? 0 : f->size - at, n);
 }
 
