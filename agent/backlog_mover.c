@@ -53,7 +53,11 @@ static bool is_time_to_move(struct backlog *b, nsec_t now)
 {
 	nsec_t since = atomic_load(&b->offline_since);
 	bool eager = b->config.mode == SPOOL_ALWAYS || (since && now >= since + OFFLINE_AFTER);
-	size_t level = eager ? 0 : b->high, used;
+	/*
+	 * A push is told of when it crosses the level. While a write waits to be tried again the
+	 * queue is not empty, so that none would cross 0.
+	 */
+	size_t level = eager && now >= b->retry_due ? 0 : b->high, used;
 
 	/* First this, so that no push from now on goes unnoticed. */
 	if (level != b->watched)
@@ -77,7 +81,9 @@ static bool move_if_time(struct backlog *b, nsec_t now)
 		return false;
 	r = backlog_move(b, &err);
 	if (r < 0) {
-		tell_of_disk(b, &err, now);
+		/* On hold it may only be that nothing is to be evicted yet. */
+		if (b->overflowing || r != -ENOSPC)
+			tell_of_disk(b, &err, now);
 		b->retry_due = now + RETRY_AFTER;
 	}
 	if (r <= 0)
