@@ -98,9 +98,12 @@ static int open_spool(struct agent *a, struct err *err)
 		return 0;
 	memcpy(agent_id, a->identity.agent_id, sizeof(agent_id));
 	r = spool_open(&spool, agent_id, &a->spool, err);
-	if (r == 0)
-		identity_set_agent_id(&a->identity, agent_id);
-	return r;
+	if (r < 0)
+		return r;
+	identity_set_agent_id(&a->identity, agent_id);
+	/* The clock may have been set back since the last run. */
+	a->identity.epoch = MAX(a->identity.epoch, spool_newest(a->spool) + 1);
+	return 0;
 }
 
 static int open_backlog(struct agent *a, struct err *err)
@@ -213,8 +216,10 @@ static void block_signals(sigset_t *ret)
 	sigaddset(ret, SIGUSR1);
 	sigaddset(ret, SIGHUP);
 	sigaddset(ret, SIGPIPE);
+	sigaddset(ret, SIGXFSZ);
 	sigprocmask(SIG_BLOCK, ret, NULL);
 	sigdelset(ret, SIGPIPE);
+	sigdelset(ret, SIGXFSZ);
 }
 
 static int watch(struct agent *a, int fd, struct err *err)

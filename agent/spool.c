@@ -269,6 +269,17 @@ struct spool_epoch *spool_oldest(struct spool *s)
 	return e;
 }
 
+uint64_t spool_newest(struct spool *s)
+{
+	uint64_t newest = 0;
+
+	pthread_mutex_lock(&s->lock);
+	for (const struct spool_epoch *e = s->epochs; e; e = e->newer)
+		newest = MAX(newest, e->number);
+	pthread_mutex_unlock(&s->lock);
+	return newest;
+}
+
 struct spool_epoch *spool_begin(struct spool *s, uint64_t epoch, spool_hello_fn *hello,
 				spool_settle_fn *settle, void *ctx)
 {

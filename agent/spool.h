@@ -59,6 +59,8 @@ int spool_open(const struct spool_config *config, uint8_t agent_id[16], struct s
 /* What was appended is durable then. */
 struct spool *spool_close(struct spool *s);
 
+/* The newest epoch that is there: the one of this run has to be above it. 0: none. */
+uint64_t spool_newest(struct spool *s);
 /* The oldest epoch of an earlier run that has messages or an end to tell of; NULL: none. */
 struct spool_epoch *spool_oldest(struct spool *s);
 /*

@@ -318,7 +318,7 @@ void spool_tend(struct spool *s)
 			    now - e->segments[i]->written > max_age && evict_segment(e, i) == 0)
 				i = SIZE_MAX;
 	room_on_disk(s, true);
-	spool_make_room(s, 0, true);
+	spool_make_room(s, 1, true);
 	pthread_mutex_unlock(&s->lock);
 	pthread_mutex_unlock(&s->writer);
 }

@@ -9,8 +9,19 @@
 #include "feed_internal.h"
 #include "util.h"
 
+/* What is here and what is lost was captured, and seen, before the agent could say so. */
+static void count_as_captured(struct ledger *l, struct ledger_count of)
+{
+	static const enum ledger_counter which[] = {LEDGER_SEEN, LEDGER_CAPTURED};
+
+	for (size_t i = 0; i < ARRAY_SIZE(which); i++) {
+		l->c[which[i]].packets += of.packets;
+		l->c[which[i]].bytes += of.bytes;
+	}
+}
+
 /* The agent's latest counters, and what became of the packets here. */
-static struct ledger side_ledger(const struct feed_side *s)
+static struct ledger side_ledger(const struct feed *f, const struct feed_side *s)
 {
 	struct ledger l = s->stats;
 	struct ledger_count *spool = &l.c[LEDGER_LOST_SPOOL];
@@ -20,6 +31,9 @@ static struct ledger side_ledger(const struct feed_side *s)
 	/* A GAP says at once what the next STATS will repeat. */
 	spool->packets = MAX(spool->packets, s->gap.packets);
 	spool->bytes = MAX(spool->bytes, s->gap.bytes);
+	/* The counters of a stream that ended are its last, and have to add up as they are. */
+	if (f->state != FEED_ENDED)
+		count_as_captured(&l, ledger_excess(&l));
 	return l;
 }
 
@@ -41,7 +55,7 @@ static void judge_feed(const struct feed *f, struct feed_sum *sum)
 
 static struct feed_sum side_sum(const struct feed *f, const struct feed_side *s)
 {
-	struct feed_sum sum = {.ledger = side_ledger(s), .packets = s->packets};
+	struct feed_sum sum = {.ledger = side_ledger(f, s), .packets = s->packets};
 	uint64_t flying = ledger_in_flight(&sum.ledger).packets;
 
 	memcpy(sum.lost, s->lost, sizeof(sum.lost));

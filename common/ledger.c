@@ -69,6 +69,17 @@ struct ledger_count ledger_in_flight(const struct ledger *l)
 	};
 }
 
+struct ledger_count ledger_excess(const struct ledger *l)
+{
+	struct ledger_count settled = sum(l, of_captured, ARRAY_SIZE(of_captured));
+	const struct ledger_count *captured = &l->c[LEDGER_CAPTURED];
+
+	return (struct ledger_count){
+		.packets = settled.packets - MIN(captured->packets, settled.packets),
+		.bytes = settled.bytes - MIN(captured->bytes, settled.bytes),
+	};
+}
+
 struct ledger_count ledger_lost(const struct ledger *l)
 {
 	return sum(l, ledger_losses, LEDGER_LOSSES);

@@ -47,6 +47,8 @@ const char *ledger_verdict_name(enum ledger_verdict v);
 
 /* captured minus all that happened to it since; 0 when counters disagree for a moment. */
 struct ledger_count ledger_in_flight(const struct ledger *l);
+/* What happened to more packets than were captured; 0 unless counters are of different times. */
+struct ledger_count ledger_excess(const struct ledger *l);
 /* All lost_ counters together. */
 struct ledger_count ledger_lost(const struct ledger *l);
 void ledger_add(struct ledger *to, const struct ledger *l);
