@@ -129,6 +129,8 @@ int commit_open(const struct commit_config *config, struct registry *registry,
 		return err_set(err, -ENOMEM, "out of memory");
 	if (goes_to_files(config->path)) {
 		r = recover(config->path, registry, &recovered, &warning, err);
+		if (r < 0)
+			err_wrap(err, r, "no journal for \"%s\"", config->path);
 		c->journal = recovered.journal;
 		output.files = recovered.files;
 		output.n_files = recovered.n_files;
