@@ -93,7 +93,7 @@ static const struct yaml_key keys[] = {
 	 .max = 600 * NSEC_PER_SEC, .unit = NSEC_PER_SEC, .fallback = "10s",
 	 .help = "how often a silent connection is tried"},
 	{"memoryBudget", YAML_SIZE, AT(c.memory_bytes), .min = 16u << 20, .max = 1ull << 40,
-	 .fallback = "1GB", .help = "memory of all sessions together"},
+	 .fallback = "1280MB", .help = "memory of all sessions together"},
 	{"maxSessions", YAML_UINT, AT(c.max_sessions), .min = 1, .max = 65536, .fallback = "4096",
 	 .help = "agents at the same time"},
 	{"creditBytes", YAML_SIZE, AT(c.credit_bytes), .min = 2u << 20, .max = 1u << 30,

@@ -27,7 +27,7 @@ struct config {
 	int ack;               /* enum ack */
 	nsec_t commit_wait;    /* commitIntervalMs: default 50 ms */
 	nsec_t heartbeat;      /* heartbeat: default 10 s */
-	uint64_t memory_bytes; /* memoryBudget: default 1 GiB; of all sessions together */
+	uint64_t memory_bytes; /* memoryBudget: default 1280 MiB; of all sessions together */
 	uint64_t max_sessions; /* maxSessions, default 4096 */
 	uint64_t credit_bytes; /* creditBytes: under way per session, most; default 4 MiB */
 	char *log_filename;

@@ -26,6 +26,7 @@ enum { EXIT_USAGE = 2 };
 static const char usage[] =
 	"usage: ps-collector --config FILE [--check]\n"
 	"       ps-collector --init-pki DIR [NAME...]\n"
+	"       ps-collector --issue-agent DIR NAME\n"
 	"       ps-collector --version | --help\n"
 	"\n"
 	"Receives captured packets from ps-agents and writes them as pcap.\n"
@@ -34,15 +35,17 @@ static const char usage[] =
 	"      --check          try configuration, keys, address and output, then exit\n"
 	"      --init-pki DIR   make a CA, and certificates for collector and agents, in DIR;\n"
 	"                       NAMEs (hosts, addresses) go into the collector's certificate\n"
+	"      --issue-agent DIR  make a certificate for the one agent called NAME, signed by\n"
+	"                       the CA in DIR: agent-NAME.crt, agent-NAME.key\n"
 	"      --version        versions of the program and its libraries\n"
 	"      --help           this text\n";
 
 struct options {
-	const char *config, *pki_dir;
+	const char *config, *pki_dir, *issue_dir;
 	bool check;
 };
 
-enum { OPTION_CHECK = 256, OPTION_INIT_PKI, OPTION_VERSION, OPTION_HELP };
+enum { OPTION_CHECK = 256, OPTION_INIT_PKI, OPTION_ISSUE_AGENT, OPTION_VERSION, OPTION_HELP };
 
 static void print_version(void)
 {
@@ -57,6 +60,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"config", required_argument, NULL, 'c'},
 		{"check", no_argument, NULL, OPTION_CHECK},
 		{"init-pki", required_argument, NULL, OPTION_INIT_PKI},
+		{"issue-agent", required_argument, NULL, OPTION_ISSUE_AGENT},
 		{"version", no_argument, NULL, OPTION_VERSION},
 		{"help", no_argument, NULL, OPTION_HELP},
 		{},
@@ -74,6 +78,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPTION_INIT_PKI:
 			o->pki_dir = optarg;
 			break;
+		case OPTION_ISSUE_AGENT:
+			o->issue_dir = optarg;
+			break;
 		case OPTION_VERSION:
 			print_version();
 			return EXIT_SUCCESS;
@@ -85,7 +92,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 			return EXIT_USAGE;
 		}
 	}
-	if (!o->config == !o->pki_dir || (o->pki_dir && o->check) || (o->config && optind < argc)) {
+	if (!!o->config + !!o->pki_dir + !!o->issue_dir != 1 || (o->check && !o->config) ||
+	    (o->config && optind < argc) || (o->issue_dir && optind + 1 != argc)) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
@@ -97,6 +105,16 @@ static int init_pki(const char *dir, char *const names[], int n_names)
 	struct err err;
 
 	if (pki_init(dir, names, (size_t)n_names, &err) == 0)
+		return EXIT_SUCCESS;
+	fprintf(stderr, "ps-collector: %s\n", err.text);
+	return EXIT_FAILURE;
+}
+
+static int issue_agent(const char *dir, const char *name)
+{
+	struct err err;
+
+	if (pki_issue_agent(dir, name, &err) == 0)
 		return EXIT_SUCCESS;
 	fprintf(stderr, "ps-collector: %s\n", err.text);
 	return EXIT_FAILURE;
@@ -227,6 +245,8 @@ int main(int argc, char **argv)
 		return status;
 	if (o.pki_dir)
 		return init_pki(o.pki_dir, argv + optind, argc - optind);
+	if (o.issue_dir)
+		return issue_agent(o.issue_dir, argv[optind]);
 	if (o.check)
 		return check(o.config);
 	if (config_load(o.config, &config, stderr) < 0)

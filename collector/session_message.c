@@ -114,7 +114,7 @@ static int attach(struct session *s, const struct stream_hello *m, uint64_t *ret
 	if (!s->env->any_name && !tls_peer_may_be(s->tls, m->agent_name))
 		return err_set(err, -EACCES,
 			       "agent name \"%s\" is not in its certificate (%s): set agentName "
-			       "there, or agents.names: any here",
+			       "on the agent, or agents.names on the collector",
 			       m->agent_name, identity);
 	r = session_admit(s, err);
 	if (r < 0)

@@ -226,8 +226,8 @@ def agent_tls(lab, *names, name="own"):
 
 
 def a_name_that_is_not_in_the_certificate_is_refused(lab):
-    says = ('agent name "agent" is not in its certificate (other.example): set agentName there, '
-            "or agents.names: any here")
+    says = ('agent name "agent" is not in its certificate (other.example): set agentName on '
+            "the agent, or agents.names on the collector")
     refuse(lab, f"the collector says: {says}", says, agent_tls=agent_tls(lab, "other.example"),
            how=COLLECTOR_REFUSES)
 

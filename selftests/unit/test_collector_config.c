@@ -69,7 +69,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(c->ack, ACK_DURABLE);
 	assert_int_equal(c->commit_wait, 50 * NSEC_PER_MSEC);
 	assert_int_equal(c->heartbeat, 10 * NSEC_PER_SEC);
-	assert_int_equal(c->memory_bytes, 1 << 30);
+	assert_int_equal(c->memory_bytes, 1280 << 20);
 	assert_int_equal(c->max_sessions, 4096);
 	assert_int_equal(c->credit_bytes, 4 << 20);
 	assert_int_equal(c->allow.n, 0);

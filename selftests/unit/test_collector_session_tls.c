@@ -135,8 +135,8 @@ static void another_name_is_refused_with_a_hint(void **state)
 		&ca, "web2",
 		&(struct testpki_leaf){.dns = "web2.example", .purpose = GNUTLS_KP_TLS_WWW_CLIENT});
 	assert_refused(connect_as("web2"), "agent name \"web1\" is not in its certificate "
-					   "(web2.example): set agentName there, or agents.names: "
-					   "any here");
+					   "(web2.example): set agentName on the agent, or "
+					   "agents.names on the collector");
 	bench.env.any_name = true;
 	assert_int_equal(hear(connect_as("web2")), STREAM_WELCOME);
 }
