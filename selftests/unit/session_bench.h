@@ -15,6 +15,7 @@
 /* clang-format on */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -193,7 +194,7 @@ static inline void commit_now(void)
 
 	while (!commit_is_done(bench.commit, number)) {
 		assert_true(clock_monotonic() < deadline);
-		usleep(500);
+		poll(NULL, 0, 1);
 	}
 }
 
@@ -204,7 +205,7 @@ static inline void await_news(struct peer *p)
 
 	while (!session_has_news(p->session)) {
 		assert_true(clock_monotonic() < deadline);
-		usleep(500);
+		poll(NULL, 0, 1);
 	}
 	run(p);
 }
