@@ -8,7 +8,7 @@ import chaos
 import harness
 
 SEED = int(os.environ.get("PS_SEED", random.randrange(1 << 32)))
-RATE = 6000 if harness.GUEST else 21000
+RATE = 21000
 
 
 def chaos_loses_and_repeats_nothing(lab):
@@ -22,4 +22,5 @@ def chaos_with_small_spools_loses_what_it_counts(lab):
 
 
 if __name__ == "__main__":
-    harness.main([chaos_loses_and_repeats_nothing, chaos_with_small_spools_loses_what_it_counts])
+    harness.main([chaos_loses_and_repeats_nothing, chaos_with_small_spools_loses_what_it_counts],
+                 any_kernel=True)

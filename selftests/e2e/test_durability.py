@@ -316,4 +316,4 @@ if __name__ == "__main__":
         a_link_that_is_down_too_long_loses_the_oldest,
         a_power_cut_costs_the_collector_nothing_that_it_acknowledged,
         a_power_cut_costs_the_agent_nothing_that_it_had_synced,
-        both_recover_from_a_power_cut_together])
+        both_recover_from_a_power_cut_together], any_kernel=True)
