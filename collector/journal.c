@@ -7,8 +7,12 @@
  * processes have the journal, and no lock file that somebody might remove.
  *
  * Invariants: the bytes up to `end` are whole commits with the numbers 1 to `number`. Nothing is
- * after them but, while `torn`, what a failed write left and could not take back. Once `broken`
- * nobody knows what is on the disk, and nothing is written any more.
+ * after them but, while `torn`, what a failed write left and could not take back; and, while
+ * `damaged`, what was found there by journal_open(). Once `broken` nobody knows what is on the
+ * disk, and nothing is written any more.
+ *
+ * What is damaged stays as it is until journal_rewrite() takes its place: whoever opens it again
+ * has to be warned again.
  *
  * Nothing in the file is believed before its checksum was right, but for the length in a header
  * whose own checksum was right; that one is compared with what the file has.
@@ -44,7 +48,7 @@ struct journal {
 	off_t end;       /* of the last commit */
 	off_t room;      /* there is space up to here */
 	off_t long_at;   /* journal_is_long() from here on */
-	bool torn, broken;
+	bool torn, damaged, broken;
 };
 
 static void encode_header(uint8_t out[HEADER], const struct buf *body, uint64_t number)
@@ -193,7 +197,8 @@ static int replay(struct journal *j, off_t size, journal_replay_fn *fn, void *ct
 		if (r < 0) {
 			err_set(warning, 0, "\"%s\": commit %llu says what this version cannot use",
 				j->path, (unsigned long long)j->number + 1);
-			return j->number > 0;
+			j->damaged = j->number > 0;
+			return j->damaged;
 		}
 		j->number++;
 		j->end += HEADER + (off_t)body.len;
@@ -207,7 +212,8 @@ static int replay(struct journal *j, off_t size, journal_replay_fn *fn, void *ct
 		return 0;
 	}
 	r = commit_follows(j, j->end + 1, size, err);
-	if (r > 0)
+	j->damaged = r > 0;
+	if (j->damaged)
 		err_set(warning, 0, "\"%s\" is damaged at byte %lld: later commits are lost",
 			j->path, (long long)j->end);
 	return r < 0 ? r : 1;
@@ -292,7 +298,7 @@ static int set_up(struct journal *j, const char *path, journal_replay_fn *fn, vo
 	if (r < 0)
 		return r;
 	/* Nothing of what is cut off may come back behind what is appended. */
-	if (size > j->end && (cut(j) < 0 || fsync(j->fd) < 0))
+	if (size > j->end && !j->damaged && (cut(j) < 0 || fsync(j->fd) < 0))
 		return err_sys(err, -errno, "cannot cut off the end of \"%s\"", j->path);
 	r = fs_sync_folder(j->folder_fd);
 	if (r < 0)
@@ -376,6 +382,9 @@ int journal_append(struct journal *j, const struct buf *body, bool sync, struct 
 
 	if (r < 0)
 		return r;
+	if (j->damaged)
+		return err_set(err, -ENOSPC, "\"%s\" is damaged, and cannot be written anew",
+			       j->path);
 	if (j->torn) {
 		r = cut(j);
 		if (r < 0)
@@ -430,6 +439,7 @@ int journal_rewrite(struct journal *j, const struct buf *body, struct err *err)
 	j->number = 1;
 	j->end = HEADER + (off_t)body->len;
 	j->torn = false;
+	j->damaged = false;
 	j->room = j->end;
 	set_long(j, j->end);
 	/* Until the new name is durable the old file may come back, without what is appended now.

@@ -33,19 +33,20 @@
 struct journal;
 
 /*
- * A commit, in order. < 0: this one and all that follow are not to be used, and are cut off.
+ * A commit, in order. < 0: this one and all that follow are not to be used.
  * -ENOMEM: journal_open() fails with that, and the file stays as it is.
  */
 typedef int journal_replay_fn(void *ctx, const uint8_t *body, size_t n);
 
 /*
  * Open the journal of the output @path, or make it (mode 0600), and replay it up to the first
- * commit that is torn or damaged; what is after that is cut off. A file with no commit of use is
- * moved out of the way, to `.bad`, over one that is there.
+ * commit that is torn or damaged; a torn end is cut off. A file with no commit of use is moved
+ * out of the way, to `.bad`, over one that is there.
  *
  * @warning is a sentence when more than the torn end of a crash is lost: commits that were
  * durable. What was replayed is then older than the files that it speaks of, so these had better
- * not be cut back to it. Empty otherwise.
+ * not be cut back to it. The journal stays as it is, and takes nothing but a journal_rewrite().
+ * Empty otherwise.
  *
  * -EBUSY: another process has the journal (flock(2), until journal_free()); -errno.
  */
@@ -55,7 +56,8 @@ struct journal *journal_free(struct journal *j);
 
 /*
  * Append a commit; with @sync it is durable on return, and those before it too. On failure
- * (-ENOSPC, -EDQUOT, -ENOMEM ...) the journal is as before. After -EIO that is not known, and
+ * (-ENOSPC, -EDQUOT, -ENOMEM ...) the journal is as before; -ENOSPC also when it is damaged and
+ * needs a journal_rewrite(). After -EIO that is not known, and
  * the journal is not to be used any more.
  */
 int journal_append(struct journal *j, const struct buf *body, bool sync, struct err *err);

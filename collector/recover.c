@@ -4,7 +4,8 @@
  * commit whose bytes are all there? With ack: durable that is the last one, always. With
  * ack: written a power cut may have taken the end of a file and spared the journal's; then the
  * commits after it are of no use, because a feed would claim packets that no file has. The second
- * time the registry gets everything up to that commit, and the journal cuts off the rest.
+ * time the registry gets everything up to that commit. The rest stays in the journal until the
+ * first commit of this run takes its place, so a start that fails before changes nothing.
  *
  * A journal that is damaged before its end tells of less than what was acknowledged. Files must
  * not be cut back to that: they stay as they are, and new ones are begun.

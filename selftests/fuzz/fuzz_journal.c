@@ -116,7 +116,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	FUZZ_ASSERT(!first.commits || access(bad, F_OK) < 0);
 
 	buf_put(&body, "appended", 8);
-	FUZZ_ASSERT(journal_append(j, &body, true, &err) == 0);
+	if (warning.text[0] && access(bad, F_OK) < 0) {
+		/* Damaged behind these: only something new may take its place. */
+		FUZZ_ASSERT(journal_append(j, &body, true, &err) == -ENOSPC);
+		FUZZ_ASSERT(journal_rewrite(j, &body, &err) == 0);
+		first.commits = 0;
+	} else {
+		FUZZ_ASSERT(journal_append(j, &body, true, &err) == 0);
+	}
 	journal_free(j);
 	first.at = 0;
 	for (unsigned int i = 0; i < first.commits; i++)

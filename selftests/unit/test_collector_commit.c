@@ -496,26 +496,66 @@ static void file_that_lost_everything_is_left_alone(void **state)
 	assert_int_equal(size_of(""), 3);
 }
 
+static void damage_journal(void)
+{
+	off_t size = size_of(".journal");
+	char name[128];
+	int fd;
+
+	snprintf(name, sizeof(name), "%.90s.journal", path);
+	fd = open(name, O_RDWR | O_CLOEXEC);
+	assert_int_equal(pwrite(fd, "damage", 6, size / 2), 6);
+	close(fd);
+}
+
 static void damaged_journal_cuts_no_file(void **state)
 {
 	struct world world;
 	struct writer w = {.world = &world, .link_type = LINK_ETHERNET};
-	char name[128];
-	off_t size;
-	int fd;
 
 	(void)state;
 	write_five_and_die(true);
-	snprintf(name, sizeof(name), "%.90s.journal", path);
-	size = size_of(".journal");
-	fd = open(name, O_RDWR | O_CLOEXEC);
-	assert_int_equal(pwrite(fd, "damage", 6, size / 2), 6);
-	close(fd);
+	damage_journal();
 	open_world(&world, true, NSEC_PER_MSEC);
 	assert_int_equal(size_of(""), FILE_HEADER + 6 * RECORD);
 	connect_writer(&w, 1, NUMBERS_MAX);
 	assert_int_equal(write_message(&w), 0);
 	disconnect_writer(&w, FEED_LOST);
+	close_world(&world);
+}
+
+/* A start that comes to an end before its first commit, by kill -9 or a disk that is full. */
+static void start_and_die(void)
+{
+	const struct registry_limits limits = {.feeds = 8, .resting_ifaces = 1000, .ifaces = 1000};
+	const struct commit_config config = {
+		.path = path,
+		.durable = true,
+		.wake = nobody_to_wake,
+		.fatal = note_fatal,
+	};
+	struct world w = {.registry = registry_new(&limits, NULL, ignore_line, NULL)};
+	struct err err = {};
+
+	if (commit_open(&config, w.registry, &w.output, &w.commit, &err) < 0)
+		fail_msg("%s", err.text);
+	release_world(&w);
+}
+
+static void damaged_journal_cuts_no_file_after_a_start_that_failed(void **state)
+{
+	struct world world;
+
+	(void)state;
+	write_five_and_die(true);
+	damage_journal();
+	start_and_die();
+	open_world(&world, true, NSEC_PER_MSEC);
+	assert_int_equal(size_of(""), FILE_HEADER + 6 * RECORD);
+	close_world(&world);
+	/* With a commit of its own it is a journal like any other. */
+	open_world(&world, true, NSEC_PER_MSEC);
+	assert_int_equal(size_of(""), FILE_HEADER + 6 * RECORD);
 	close_world(&world);
 }
 
@@ -686,6 +726,7 @@ int main(void)
 		TEST(file_that_lost_its_end_undoes_commits),
 		TEST(file_that_lost_everything_is_left_alone),
 		TEST(damaged_journal_cuts_no_file),
+		TEST(damaged_journal_cuts_no_file_after_a_start_that_failed),
 		TEST(journal_cut_anywhere_never_refuses_to_start),
 		TEST(commits_of_nonsense_are_refused),
 		TEST(writers_and_committer_agree),

@@ -272,7 +272,43 @@ static int commits_before(const off_t *ends, off_t at)
 	return n;
 }
 
-/* Open what is there now: the first @n commits, and one that is appended follows them. */
+/* What is damaged takes no commit but one that says everything. */
+static void assert_stays_damaged(struct journal *j)
+{
+	struct buf body = {}, before = slurp(JOURNAL), after;
+	struct err err = {};
+
+	make_body(&body, 10, 1);
+	assert_int_equal(journal_append(j, &body, true, &err), -ENOSPC);
+	after = slurp(JOURNAL);
+	assert_int_equal(after.len, before.len);
+	assert_memory_equal(after.data, before.data, before.len);
+	buf_free(&after);
+	buf_free(&before);
+	buf_free(&body);
+}
+
+static void rewrite_and_append(struct journal *j, struct seen *seen)
+{
+	struct buf body = {};
+	struct err err = {}, warning = {};
+
+	make_body(&body, sizes[0], 0);
+	if (journal_rewrite(j, &body, &err) < 0)
+		fail_msg("%s", err.text);
+	must_append(j, sizes[1], 1);
+	journal_free(j);
+	j = must_open(seen, &warning);
+	assert_first_commits(seen, 2);
+	assert_string_equal(warning.text, "");
+	journal_free(j);
+	buf_free(&body);
+}
+
+/*
+ * Open what is there now: the first @n commits, and one that is appended follows them. With a
+ * warning about what is behind them, that needs a rewrite.
+ */
 static void assert_goes_on_after(int n, const off_t *ends, bool warned)
 {
 	struct seen seen = {};
@@ -281,6 +317,16 @@ static void assert_goes_on_after(int n, const off_t *ends, bool warned)
 
 	assert_first_commits(&seen, n);
 	assert_int_equal(warning.text[0] != '\0', warned);
+	if (warned && n) {
+		assert_stays_damaged(j);
+		journal_free(j);
+		j = must_open(&seen, &warning);
+		assert_first_commits(&seen, n);
+		assert_true(warning.text[0]);
+		rewrite_and_append(j, &seen);
+		buf_free(&seen.bodies);
+		return;
+	}
 	assert_int_equal(file_size(JOURNAL), n ? ends[n - 1] : 0);
 	if (n < (int)ARRAY_SIZE(sizes)) {
 		must_append(j, sizes[n], (unsigned int)n);
@@ -441,7 +487,7 @@ static void garbage_is_moved_out_of_the_way(void **state)
 	}
 }
 
-static void refused_commit_and_what_follows_are_cut_off(void **state)
+static void refused_commit_and_what_follows_are_replaced(void **state)
 {
 	off_t ends[ARRAY_SIZE(sizes)];
 	struct buf file = make_journal(ends);
@@ -450,14 +496,18 @@ static void refused_commit_and_what_follows_are_cut_off(void **state)
 	for (int at = 1; at <= (int)ARRAY_SIZE(sizes); at++) {
 		struct seen seen = {.fail_at = at, .fail_with = -EBADMSG};
 		struct err warning;
+		struct journal *j;
 
 		spit(JOURNAL, file.data, file.len);
-		journal_free(must_open(&seen, &warning));
+		j = must_open(&seen, &warning);
 		assert_true(warning.text[0]);
 		assert_int_equal(access(BAD, F_OK), at == 1 ? 0 : -1);
 		unlink(BAD);
 		assert_first_commits(&seen, at - 1);
-		assert_goes_on_after(at - 1, ends, false);
+		if (at > 1)
+			assert_stays_damaged(j);
+		seen.fail_at = 0;
+		rewrite_and_append(j, &seen);
 		buf_free(&seen.bodies);
 	}
 	buf_free(&file);
@@ -884,7 +934,7 @@ int main(void)
 		TEST(commit_out_of_order_is_not_used),
 		TEST(length_is_not_believed),
 		TEST(garbage_is_moved_out_of_the_way),
-		TEST(refused_commit_and_what_follows_are_cut_off),
+		TEST(refused_commit_and_what_follows_are_replaced),
 		TEST(no_memory_is_no_damage),
 		TEST(rewrite_leaves_one_commit),
 		TEST(crash_before_the_rename_changes_nothing),
