@@ -160,13 +160,14 @@ void feed_advance(struct feed *f, uint64_t next)
 }
 
 /*
- * The interface that STATS or GAP speaks of. Both may name one that HELLO left out
- * because it was gone by then; one that was folded here has its counts in the sum.
+ * The interface that STATS or GAP speaks of. Both may name one that HELLO left out because it was
+ * gone by then, or whose META is lost in a GAP; our agents' ids rise, so that is told from one that
+ * was folded here, which has its counts in the sum.
  */
 static int iface_of(struct feed *f, uint32_t id, struct feed_iface **ret, struct err *err)
 {
 	*ret = NULL;
-	if (!feed_lookup(f, id) && f->folded_order)
+	if (!feed_lookup(f, id) && f->folded_order && id <= f->highest_id)
 		return 0;
 	return feed_obtain(f, id, ret, err);
 }
@@ -267,13 +268,19 @@ int feed_gap(struct feed *f, const struct stream_gap *gap, struct err *err)
 	int r = 0;
 
 	pthread_mutex_lock(&f->lock);
+	/* One that is refused comes again: nothing is added up before there is room for all of it.
+	 */
+	for (size_t i = 0; r == 0 && i < gap->n_parts; i++)
+		r = iface_of(f, gap->parts[i].iface, &iface, err);
 	for (size_t i = 0; r == 0 && i < gap->n_parts; i++) {
 		const struct stream_gap_part *p = &gap->parts[i];
 		int d = p->direction - 1;
 
 		r = iface_of(f, p->iface, &iface, err);
-		if (r < 0 || !iface)
+		if (r < 0)
 			continue;
+		if (!iface)
+			iface = feed_sum_of_gone(f, 0);
 		feed_count_add(&iface->side[d].gap, &p->lost);
 		ledger_span_add(lost_span(&iface->side[d], LEDGER_LOST_SPOOL), p->first, p->last);
 		feed_mark(f, iface, FEED_CHANGED_WRITTEN(d) | FEED_CHANGED_STATS(d));

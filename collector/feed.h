@@ -121,6 +121,7 @@ struct feed {
 	struct feed_iface **ifaces; /* by rising id */
 	size_t n_ifaces, n_gone;
 	uint64_t last_gone_order;
+	uint32_t highest_id;   /* of an interface that was ever here */
 	uint64_t folded_order; /* of the interface that was summed up last; 0: none was */
 	struct feed_iface folded[FEED_FILES]; /* the sums of interfaces long gone */
 	struct feed_iface *tallied;

@@ -92,6 +92,15 @@ static void add_side(struct feed_side *to, const struct feed_side *from)
 		ledger_span_add(&to->lost[i], from->lost[i].from, from->lost[i].to);
 }
 
+struct feed_iface *feed_sum_of_gone(struct feed *f, unsigned int file)
+{
+	struct feed_iface *sum = &f->folded[file];
+
+	sum->described = true;
+	feed_mark(f, sum, FEED_CHANGED_ALL);
+	return sum;
+}
+
 /* Sum up the interface that went first. */
 static void fold_one(struct feed *f)
 {
@@ -101,11 +110,9 @@ static void fold_one(struct feed *f)
 		if (f->ifaces[i]->meta.gone &&
 		    (!first || f->ifaces[i]->gone_order < first->gone_order))
 			first = f->ifaces[i];
-	sum = &f->folded[feed_file_of(first)];
+	sum = feed_sum_of_gone(f, feed_file_of(first));
 	for (int d = 0; d < 2; d++)
 		add_side(&sum->side[d], &first->side[d]);
-	sum->described = true;
-	feed_mark(f, sum, FEED_CHANGED_ALL);
 	f->folded_order = first->gone_order;
 	f->changed = true;
 	if (f->n_dropped < FEED_DROPPED_MAX)
@@ -132,6 +139,10 @@ static int add(struct feed *f, uint32_t id, struct feed_iface **ret, struct err 
 	memmove(&ifaces[at + 1], &ifaces[at], (f->n_ifaces - at) * sizeof(*ifaces));
 	ifaces[at] = iface;
 	f->n_ifaces++;
+	if (id > f->highest_id) {
+		f->highest_id = id;
+		f->changed = true;
+	}
 	feed_mark(f, iface, FEED_CHANGED_ALL);
 	*ret = iface;
 	return 0;

@@ -23,6 +23,8 @@ int feed_restore(struct feed *f, uint32_t id, struct feed_iface **ret, struct er
 int feed_obtain(struct feed *f, uint32_t id, struct feed_iface **ret, struct err *err);
 /* Put what is known of an interface in, its state included. */
 void feed_set_meta(struct feed *f, struct feed_iface *iface, const struct stream_iface *meta);
+/* What the interfaces of @file that are gone and forgotten add up to; to be changed. */
+struct feed_iface *feed_sum_of_gone(struct feed *f, unsigned int file);
 /* Take @iface out. */
 void feed_remove(struct feed *f, struct feed_iface *iface);
 

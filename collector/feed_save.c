@@ -74,6 +74,7 @@ static void code_state(struct code *c, struct feed *f)
 	code_bool(c, &f->uncounted_open);
 	code_u64(c, &f->folded_order);
 	code_u64(c, &f->last_gone_order);
+	code_u32(c, &f->highest_id);
 	code_clock(c, f);
 	code_string(c, f->agent_name, sizeof(f->agent_name));
 }

@@ -246,7 +246,7 @@ static void supersede(struct feed *f)
 	event_signal(f->owner->wake_fd);
 }
 
-/* Returns the state that the feed goes back to if the session is refused after all. */
+/* Returns the state that the feed was in, for give_back(). */
 static enum feed_state take_over(struct registry *r, struct feed *f, struct registry_owner *owner)
 {
 	enum feed_state before;
@@ -257,7 +257,7 @@ static enum feed_state take_over(struct registry *r, struct feed *f, struct regi
 	f->loaded = false;
 	registry_hold(r, f);
 	pthread_mutex_lock(&f->lock);
-	before = f->state == FEED_CONNECTED ? FEED_LOST : f->state;
+	before = f->state;
 	f->session_id = owner->session_id;
 	f->state = FEED_CONNECTED;
 	pthread_mutex_unlock(&f->lock);
@@ -302,6 +302,9 @@ static void give_back(struct registry *r, struct feed *f, struct registry_owner 
 		pthread_mutex_lock(&f->lock);
 		f->state = before;
 		pthread_mutex_unlock(&f->lock);
+		/* The session that it was taken from is over, too. */
+		if (before == FEED_CONNECTED)
+			feed_rest(f, FEED_LOST, 0);
 	}
 	if (made && ours && is_idle(f))
 		registry_remove(r, f);

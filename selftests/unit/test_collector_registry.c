@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #define FEEDS_MAX 4u
+#include "feed_internal.h"
 #include "noise.h"
 #include "registry_bench.h"
 #include "registry_internal.h"
@@ -245,6 +246,23 @@ static void refused_hello_leaves_no_trace(void **state)
 	assert_int_equal(registry_attach(registry, "", &bad, &other, &none, &resume, NULL),
 			 -EPROTO);
 	report_has("verdict over 1 streams: complete");
+}
+
+/* Its session was superseded by a HELLO that was refused then. */
+static void stream_of_a_refused_hello_is_lost_now(void **state)
+{
+	struct stream_hello m = hello(1, 1, 1);
+	struct registry_owner owner, other = {.wake_fd = wake_fd};
+	struct feed *f = attach(&m, &owner, 1), *none;
+	uint64_t resume;
+
+	(void)state;
+	feed_advance(f, 10);
+	assert_int_equal(registry_attach(registry, "", &m, &other, &none, &resume, NULL), -EPROTO);
+	registry_detach(registry, f, &owner, FEED_LOST, 0);
+	assert_int_equal(f->state, FEED_LOST);
+	assert_in_range(f->ended, clock_realtime() - 60 * NSEC_PER_SEC, clock_realtime());
+	report_has("unknown after ");
 }
 
 static void superseded_session_cannot_write(void **state)
@@ -526,6 +544,67 @@ static void interfaces_of_all_streams_are_bounded(void **state)
 	assert_int_equal(feed_describe(feeds[id % 3], &iface, &err), 0);
 }
 
+static void a_gap_that_is_refused_counts_nothing(void **state)
+{
+	struct stream_gap_part parts[] = {
+		{.iface = 1, .direction = 1, .first = 5, .last = 6, .lost = {7, 700}},
+		{.iface = IFACES_MAX + 1, .direction = 1, .first = 5, .last = 6, .lost = {1, 100}},
+	};
+	const struct stream_gap gap = {
+		.first_seq = 1, .last_seq = 9, .reason = 1, .parts = parts, .n_parts = 2};
+	struct registry_owner owners[3];
+	struct stream_iface iface;
+	struct feed *feeds[3];
+	struct err err;
+
+	(void)state;
+	for (uint64_t i = 0; i < 3; i++) {
+		struct stream_hello m = hello(i, 1, 1);
+
+		feeds[i] = attach(&m, &owners[i], 1);
+	}
+	for (uint32_t id = 0; id < IFACES_MAX; id++) {
+		iface = interface(1 + id / 3);
+		assert_int_equal(feed_describe(feeds[id % 3], &iface, &err), 0);
+	}
+	assert_int_equal(feed_gap(feeds[0], &gap, &err), -ENOMEM);
+	assert_int_equal(feed_gap(feeds[0], &gap, &err), -ENOMEM);
+	/* The agent comes with it until there is room. */
+	registry_detach(registry, feeds[1], &owners[1], FEED_LOST, 0);
+	assert_int_equal(feed_gap(feeds[0], &gap, &err), 0);
+	assert_int_equal(feed_find(feeds[0], 1)->side[0].gap.packets, 7);
+}
+
+static void an_interface_that_only_a_gap_names_is_counted(void **state)
+{
+	struct stream_gap_part part = {.iface = FEED_GONE_MAX + 100,
+				       .direction = 1,
+				       .first = 5,
+				       .last = 6,
+				       .lost = {7, 700}};
+	const struct stream_gap gap = {
+		.first_seq = 1, .last_seq = 9, .reason = 1, .parts = &part, .n_parts = 1};
+	struct stream_hello m = hello(1, 1, 1);
+	struct registry_owner owner;
+	struct feed *f = attach(&m, &owner, 1);
+
+	(void)state;
+	for (uint32_t id = 1; id <= FEED_GONE_MAX + 10; id++) {
+		struct stream_iface iface = interface(id);
+
+		iface.gone = true;
+		assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	}
+	assert_true(f->folded_order);
+	assert_int_equal(feed_gap(f, &gap, NULL), 0);
+	report_has("7 of 7 packets lost at lost_spool");
+	/* One that was summed up has its counts there. */
+	part.iface = 1;
+	assert_int_equal(feed_gap(f, &gap, NULL), 0);
+	assert_null(feed_lookup(f, 1));
+	report_has("14 of 14 packets lost at lost_spool");
+}
+
 static void noise_is_bounded_and_counted(void **state)
 {
 	unsigned int suppressed = 99, allowed = 0;
@@ -577,6 +656,7 @@ int main(void)
 		TEST(a_commit_never_goes_back),
 		TEST(counts_that_went_elsewhere_are_adopted),
 		TEST(refused_hello_leaves_no_trace),
+		TEST(stream_of_a_refused_hello_is_lost_now),
 		TEST(superseded_session_cannot_write),
 		TEST(write_under_way_is_finished_before_the_resume),
 		TEST(stream_that_ended_goes_after_a_last_report),
@@ -587,6 +667,8 @@ int main(void)
 		TEST(interfaces_long_gone_are_summed_up),
 		TEST(interfaces_that_hello_tells_to_be_gone_are_bounded),
 		TEST(interfaces_of_all_streams_are_bounded),
+		TEST(a_gap_that_is_refused_counts_nothing),
+		TEST(an_interface_that_only_a_gap_names_is_counted),
 		cmocka_unit_test(noise_is_bounded_and_counted),
 		cmocka_unit_test(noise_tells_the_same_of_an_address_once_a_minute),
 	};

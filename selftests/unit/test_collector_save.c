@@ -110,6 +110,7 @@ static void everything_comes_back(void **state)
 	assert_int_equal(best.rtt, 2000);
 	assert_int_equal(f->clock_state, STREAM_CLOCK_SYNCED);
 	assert_int_equal(f->clock_error, 99);
+	assert_int_equal(f->highest_id, 7);
 
 	/* The agent comes back and goes on. */
 	m.next_seq = 20;
