@@ -106,8 +106,8 @@ static void tell_unsupported(struct session *s, const struct err *why)
 		if (i->unsupported_told)
 			continue;
 		i->unsupported_told = true;
-		log_warn("agent \"%s\": packets of \"%s\" are lost: %s", s->agent_name,
-			 i->meta.name, why->text);
+		noise_warn(s->env->noise, "agent \"%s\": packets of \"%s\" are lost: %s",
+			   s->agent_name, i->meta.name, why->text);
 	}
 }
 
