@@ -192,6 +192,8 @@ static void check_counts(struct feed *f, struct feed_iface *iface, int d)
 		return;
 	s->warned = true;
 	f->warnings++;
+	if (!feed_may_say(f->room, 1))
+		return;
 	snprintf(text, sizeof(text),
 		 "the counters of agent \"%s\", interface \"%s\", %s do not add up: %" PRIu64
 		 " packets",

@@ -70,12 +70,20 @@ struct registry_owner;
 
 typedef void feed_line_fn(void *ctx, enum log_level level, const char *line);
 
+/* Lines that agents can cause, by ending streams for example: so many at once and per second. */
+#define FEED_LINES_MAX        20000u
+#define FEED_LINES_PER_SECOND 200u
+
 /* What all feeds share: so many interfaces together, and where warnings go. */
 struct feed_room {
 	atomic_size_t used;
 	size_t max;
 	feed_line_fn *line;
 	void *ctx;
+	pthread_mutex_t lock; /* guards what follows */
+	nsec_t counted;       /* when `lines` was */
+	uint64_t lines;       /* that may still be written */
+	uint64_t left_out;
 };
 
 struct feed {
@@ -164,6 +172,9 @@ struct feed_total {
 	struct feed_sum all, file[FEED_FILES];
 	struct feed_agents agents[FEED_FILES];
 };
+
+/* May @n lines be written that an agent has caused? Says how many were not, later. Thread-safe. */
+bool feed_may_say(struct feed_room *room, size_t n);
 
 /* A feed for the stream of @hello, which is not read further than its head. */
 struct feed *feed_new(const char *identity, const struct stream_hello *hello,

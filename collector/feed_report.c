@@ -70,6 +70,34 @@ static struct feed_sum side_sum(const struct feed *f, const struct feed_side *s)
 	return sum;
 }
 
+bool feed_may_say(struct feed_room *room, size_t n)
+{
+	const nsec_t each = NSEC_PER_SEC / FEED_LINES_PER_SECOND;
+	uint64_t earned, left_out = 0;
+	char text[64];
+	bool may;
+
+	pthread_mutex_lock(&room->lock);
+	earned = (clock_monotonic() - room->counted) / each;
+	room->counted += earned * each;
+	room->lines = MIN(room->lines + earned, FEED_LINES_MAX);
+	may = n <= room->lines;
+	if (may) {
+		room->lines -= n;
+		left_out = room->left_out;
+		room->left_out = 0;
+	} else {
+		room->left_out += n;
+	}
+	pthread_mutex_unlock(&room->lock);
+	if (left_out) {
+		snprintf(text, sizeof(text), "%" PRIu64 " lines about streams were left out",
+			 left_out);
+		room->line(room->ctx, LOG_LEVEL_WARN, text);
+	}
+	return may;
+}
+
 struct report {
 	const struct feed *f;
 	struct output *output;

@@ -41,6 +41,9 @@ struct registry *registry_new(const struct registry_limits *limits, struct outpu
 	r->room.max = limits->ifaces;
 	r->room.line = line;
 	r->room.ctx = ctx;
+	pthread_mutex_init(&r->room.lock, NULL);
+	r->room.counted = clock_monotonic();
+	r->room.lines = FEED_LINES_MAX;
 	r->output = output;
 	/* Ids are only compared, but tell sessions before and after a restart apart. */
 	r->last_session_id = clock_realtime();
@@ -63,6 +66,7 @@ struct registry *registry_free(struct registry *r)
 	feed_total_free(&r->loaded);
 	feed_total_free(&r->dropped);
 	buf_free(&r->forgotten);
+	pthread_mutex_destroy(&r->room.lock);
 	pthread_mutex_destroy(&r->lock);
 	free(r);
 	return NULL;
@@ -112,9 +116,16 @@ void registry_remove(struct registry *r, struct feed *f)
 	feed_free(f);
 }
 
+static bool may_report(struct registry *r, const struct feed *f)
+{
+	return feed_may_say(&r->room, 2 * (f->n_ifaces + FEED_FILES) + 1);
+}
+
 void registry_drop(struct registry *r, struct feed *f, bool quiet)
 {
-	feed_report(f, r->output, (struct feed_report_how){.quiet = quiet}, &r->dropped);
+	const struct feed_report_how how = {.quiet = quiet || !may_report(r, f)};
+
+	feed_report(f, r->output, how, &r->dropped);
 	r->total_changed = true;
 	registry_remove(r, f);
 }
@@ -363,7 +374,7 @@ void registry_detach(struct registry *r, struct feed *f, struct registry_owner *
 	if (f->owner == owner) {
 		f->owner = NULL;
 		feed_rest(f, state, unknown_after);
-		if (feed_is_over(f))
+		if (feed_is_over(f) && may_report(r, f))
 			feed_report(f, r->output, how, &total);
 		feed_total_free(&total);
 	}

@@ -35,7 +35,8 @@ struct registry_limits {
 /*
  * To stay within @limits, feeds at rest are dropped: first streams that said goodbye, then
  * the one that ended longest ago, after a last report. @line gets every line of a report,
- * from any thread.
+ * from any thread. Reports that agents cause are left out when there are too many
+ * (feed_may_say()); registry_report() is not.
  */
 struct registry *registry_new(const struct registry_limits *limits, struct output *output,
 			      feed_line_fn *line, void *ctx);

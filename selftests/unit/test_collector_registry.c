@@ -605,6 +605,36 @@ static void an_interface_that_only_a_gap_names_is_counted(void **state)
 	report_has("14 of 14 packets lost at lost_spool");
 }
 
+/* Streams that come and go with many interfaces each. */
+static void reports_of_ends_are_bounded(void **state)
+{
+	const uint32_t n = 1000;
+	struct registry_owner owner;
+	size_t written = 0;
+	struct feed *f;
+
+	(void)state;
+	for (uint64_t epoch = 1; epoch <= 40; epoch++) {
+		struct stream_hello m = hello(epoch, 1, 1);
+
+		f = attach(&m, &owner, 1);
+		for (uint32_t id = 1; id <= n; id++) {
+			struct stream_iface iface = interface(id);
+
+			assert_int_equal(feed_describe(f, &iface, NULL), 0);
+		}
+		registry_detach(registry, f, &owner, FEED_ENDED, 0);
+	}
+	for (const char *at = lines; (at = strchr(at, '\n')); at++)
+		written++;
+	assert_in_range(written, FEED_LINES_MAX - 3 * n, FEED_LINES_MAX + n);
+	/* None is forgotten, and there is room again later. */
+	report_has("verdict over 40 streams: complete");
+	registry->room.counted -= 60 * NSEC_PER_SEC;
+	assert_true(feed_may_say(&registry->room, 2 * n));
+	assert_non_null(strstr(lines, " lines about streams were left out"));
+}
+
 static void noise_is_bounded_and_counted(void **state)
 {
 	unsigned int suppressed = 99, allowed = 0;
@@ -667,6 +697,7 @@ int main(void)
 		TEST(interfaces_long_gone_are_summed_up),
 		TEST(interfaces_that_hello_tells_to_be_gone_are_bounded),
 		TEST(interfaces_of_all_streams_are_bounded),
+		TEST(reports_of_ends_are_bounded),
 		TEST(a_gap_that_is_refused_counts_nothing),
 		TEST(an_interface_that_only_a_gap_names_is_counted),
 		cmocka_unit_test(noise_is_bounded_and_counted),
