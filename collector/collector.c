@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 
 #include "commit.h"
+#include "journal.h"
 #include "listener.h"
 #include "log.h"
 #include "output.h"
@@ -27,13 +28,18 @@
 #define STORAGE_RETRY  (500 * NSEC_PER_MSEC)
 #define STOP_TIMEOUT   (3 * NSEC_PER_SEC)
 #define FEEDS_AT_REST  4096u        /* streams that are kept in mind after they ended */
-#define IFACES_AT_REST (256u << 10) /* of all of them; below 200 MB */
-#define IFACES_MAX     (1u << 20)   /* of these and of the sessions; below 800 MB */
+#define IFACES_AT_REST (256u << 10) /* of all of them; below 250 MB */
+#define IFACES_MAX     (512u << 10) /* of these and of the sessions; below 500 MB */
 #define PAYLOAD_PART   2u           /* of the memory of all sessions, for large messages */
 #define GUESTS_PART    4u           /* of maxSessions, for those without HELLO */
 #define WORKERS_MAX    64u
 #define FDS_PER_WORKER 4u
 #define FDS_OTHER      64u
+
+/* All that agents can make it remember has to fit into one commit. */
+#define FEEDS_MAX (CONFIG_SESSIONS_MAX + FEEDS_AT_REST)
+#define SAVED_MAX ((uint64_t)IFACES_MAX * REGISTRY_IFACE_BYTES + FEEDS_MAX * REGISTRY_FEED_BYTES)
+_Static_assert(SAVED_MAX < JOURNAL_BODY_MAX - (16u << 20), "JOURNAL_BODY_MAX is too small");
 
 struct collector {
 	const struct config *config;

@@ -7,6 +7,8 @@
 #include "tls.h"
 #include "yaml.h"
 
+#define CONFIG_SESSIONS_MAX 65536u /* maxSessions is no larger */
+
 enum ack { ACK_DURABLE, ACK_WRITTEN };
 
 struct config {

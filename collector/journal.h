@@ -28,7 +28,7 @@
 #include "buf.h"
 #include "err.h"
 
-#define JOURNAL_BODY_MAX (256u << 20)
+#define JOURNAL_BODY_MAX (1u << 30)
 
 struct journal;
 

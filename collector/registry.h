@@ -44,6 +44,10 @@ struct registry *registry_new(const struct registry_limits *limits, struct outpu
 void registry_set_output(struct registry *r, struct output *output);
 struct registry *registry_free(struct registry *r);
 
+/* At most so many bytes of registry_save() are about an interface, and of a feed beside them. */
+#define REGISTRY_IFACE_BYTES 800u
+#define REGISTRY_FEED_BYTES  3072u
+
 /*
  * The journal's part (commit.h). A commit is either registry_save(), everything that is known of
  * all feeds, or registry_save_changes(), the feeds that were dropped, then feed_save() for each

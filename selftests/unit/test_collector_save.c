@@ -15,6 +15,7 @@
 #define FEEDS_MAX   12u
 #define RESTING_MAX 100000u
 #include "feed_code.h"
+#include "feed_internal.h"
 #include "registry_bench.h"
 #include "registry_internal.h"
 
@@ -540,6 +541,41 @@ static void what_is_loaded_is_what_was_saved(void **state)
 	buf_free(&g.journal[1]);
 }
 
+static size_t saved_size(void)
+{
+	struct buf b = {};
+	size_t n;
+
+	registry_save(registry, &b);
+	n = b.len;
+	buf_free(&b);
+	return n;
+}
+
+static void what_is_saved_has_its_bounds(void **state)
+{
+	size_t empty = saved_size(), with_feed;
+	struct stream_iface iface = interface(1);
+	struct stream_hello m = hello(1, 1, 1);
+	struct registry_owner owner = {.wake_fd = wake_fd};
+	char identity[FEED_IDENTITY_MAX];
+	struct feed *f;
+	uint64_t resume;
+
+	(void)state;
+	memset(identity, 'i', sizeof(identity) - 1);
+	identity[sizeof(identity) - 1] = '\0';
+	memset(m.agent_name, 'n', STREAM_NAME_MAX);
+	memset(iface.name, 'e', STREAM_NAME_MAX);
+	assert_int_equal(registry_attach(registry, identity, &m, &owner, &f, &resume, NULL), 0);
+	for (unsigned int i = 0; i < FEED_FILES; i++)
+		feed_sum_of_gone(f, i);
+	with_feed = saved_size();
+	assert_in_range(with_feed - empty, 2000, REGISTRY_FEED_BYTES);
+	assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	assert_in_range(saved_size() - with_feed, 700, REGISTRY_IFACE_BYTES);
+}
+
 /* A feed with something in every part. */
 static void make_sample(struct buf *out)
 {
@@ -674,6 +710,7 @@ int main(void)
 		TEST(streams_that_ended_long_ago_only_count),
 		TEST(a_full_save_replaces_everything),
 		TEST(what_is_loaded_is_what_was_saved),
+		TEST(what_is_saved_has_its_bounds),
 		TEST(a_commit_that_is_cut_is_refused_whole),
 		TEST(flipped_bits_do_no_harm),
 		TEST(bounds_apply_to_what_is_loaded),
