@@ -288,6 +288,57 @@ static void the_preferred_server_gets_its_agent_back(void **state)
 	bench_done(&b);
 }
 
+/* The cookies of the sockets that capture was told of. */
+static _Atomic uint64_t told[64];
+static _Atomic size_t n_told;
+
+static int note_socket(struct capture *c, int fd, struct err *err)
+{
+	socklen_t size = sizeof(uint64_t);
+	uint64_t cookie = 0;
+	size_t at = atomic_load(&n_told);
+
+	(void)c, (void)err;
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size), 0);
+	if (at < ARRAY_SIZE(told)) {
+		atomic_store(&told[at], cookie);
+		atomic_store(&n_told, at + 1);
+	}
+	return 0;
+}
+
+static void after_each_probe_the_session_is_the_agents_own_again(void **state)
+{
+	static const struct capture_ops ops = {.own_socket = note_socket};
+	nsec_t end = clock_monotonic() + PATIENCE;
+	struct bench b = {};
+	uint64_t session;
+	int fd;
+
+	(void)state;
+	bench_init(&b, 2);
+	close(take_fd(&b.listeners[0]));
+	bench_make(&b);
+	b.uplink->config.ops = &ops;
+	b.uplink->probe_interval = 100 * NSEC_PER_MSEC;
+	bench_start(&b);
+	fd = begin_session(&b, 1, 1);
+	/* The preferred one's that was refused, the session's, then probes. */
+	while (atomic_load(&n_told) < 8 && clock_monotonic() < end) {
+		/* It looks at the time when something happens. */
+		uplink_credentials_changed(b.uplink);
+		poll(NULL, 0, 10);
+	}
+	session = atomic_load(&told[1]);
+	assert_true(atomic_load(&n_told) >= 8);
+	for (size_t i = 2; i < 8; i += 2) {
+		assert_int_not_equal(atomic_load(&told[i]), session);
+		assert_int_equal(atomic_load(&told[i + 1]), session);
+	}
+	finish(&b, fd, 0);
+	bench_done(&b);
+}
+
 static void new_credentials_end_the_wait(void **state)
 {
 	struct bench b = {};
@@ -640,6 +691,7 @@ int main(void)
 		cmocka_unit_test(a_busy_server_is_asked_again_when_it_said),
 		cmocka_unit_test(a_collector_that_stops_is_left_and_come_back_to),
 		cmocka_unit_test(the_preferred_server_gets_its_agent_back),
+		cmocka_unit_test(after_each_probe_the_session_is_the_agents_own_again),
 		cmocka_unit_test(new_credentials_end_the_wait),
 		cmocka_unit_test(an_earlier_epoch_comes_first),
 		cmocka_unit_test(an_epoch_is_kept_until_its_goodbye_is_answered),
