@@ -9,6 +9,7 @@
  *	a segment that is missing                   a hole
  *	numbers that two segments have              those of the older file (spool_evict.c)
  *	a segment that has nothing                  removed
+ *	what the end mark says is acknowledged      forgotten
  *
  * What the disk refuses to give is treated as damage, but never cut off or removed. Files and
  * folders that are not ours by their names are left alone.
@@ -201,20 +202,22 @@ static int scan_epoch(struct spool_walk *w, struct spool_epoch *e)
 {
 	struct names names = {};
 	char folder[SPOOL_NAME_SIZE];
-	uint64_t end = 0;
+	uint64_t end = 0, unacked = 0;
 	int r;
 
 	spool_epoch_name(e, folder);
 	r = list(e->spool, folder, ".seg", &names);
 	if (r == 0)
 		r = read_end(e);
-	if (r == 0 && e->ended)
+	if (r == 0 && e->ended) {
 		end = e->bye.last_seq + 1;
+		unacked = MIN(e->hello.first_unacked, end);
+	}
 	for (size_t i = 0; r == 0 && i < names.n; i++)
 		r = take_segment(w, e, names.v[i], i + 1 < names.n ? names.v[i + 1] : end);
 	free(names.v);
 	e->next = MAX(e->next, end);
-	e->first = e->n_segments ? e->segments[0]->first : e->next;
+	e->first = e->n_segments ? MAX(e->segments[0]->first, unacked) : e->next;
 	return r;
 }
 

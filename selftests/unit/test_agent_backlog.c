@@ -407,6 +407,32 @@ static void what_is_left_at_a_stop_waits_for_the_next_start(void **state)
 	assert_int_equal(entries(b), 0);
 }
 
+static void what_was_acknowledged_of_a_file_is_not_sent_after_a_stop(void **state)
+{
+	struct bench *b = *state;
+	struct stream_hello hello;
+	struct stream_bye bye;
+	struct ledger l;
+	uint64_t captured;
+
+	begin(b, SPOOL_ALWAYS, 1 << 30);
+	push_many(b, 30);
+	assert_true(wait_for_bytes(b->queue, 0));
+	backlog_ack(b->backlog, 10);
+	assert_true(backlog_store(b->backlog));
+	l = ledger_now(b);
+	captured = b->captured;
+	end(b);
+
+	/* It may go to another collector, which has not seen the first ten. */
+	assert_int_equal(drain_recovered(b, 11, 31, &hello, &bye),
+			 captured - l.c[LEDGER_COMMITTED].packets);
+	assert_int_equal(hello.first_unacked, 11);
+	assert_int_equal(hello.ifaces[0].committed[0].packets, l.c[LEDGER_COMMITTED].packets);
+	stream_hello_free(&hello);
+	assert_int_equal(bye.last_seq, 30);
+}
+
 static void an_end_without_a_stop_is_unclean(void **state)
 {
 	struct bench *b = *state;
@@ -735,6 +761,7 @@ int main(void)
 		TEST(without_a_connection_all_goes_to_the_disk_after_a_while),
 		TEST(numbers_that_were_acknowledged_in_memory_never_come_to_the_disk),
 		TEST(what_is_left_at_a_stop_waits_for_the_next_start),
+		TEST(what_was_acknowledged_of_a_file_is_not_sent_after_a_stop),
 		TEST(an_end_without_a_stop_is_unclean),
 		TEST(a_goodbye_that_nobody_heard_is_kept),
 		TEST(nothing_makes_nothing_on_the_disk),
