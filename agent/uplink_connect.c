@@ -77,6 +77,17 @@ static int take_welcome(struct uplink *u, const struct stream_welcome *w, struct
 	return 0;
 }
 
+/*
+ * One of ours has run out since it was loaded. A collector whose clock is behind would take it,
+ * but the session would be over at once.
+ */
+static int check_expiry(const struct uplink *u, struct err *err)
+{
+	if (tls_expires(u->tls) > clock_realtime())
+		return 0;
+	return err_set(err, -EKEYEXPIRED, "the certificate of this agent has expired");
+}
+
 /* HELLO out, the first message in. Returns its size, or -errno. */
 static long exchange(struct uplink *u, struct stream_header *ret, struct err *err)
 {
@@ -93,7 +104,9 @@ static long exchange(struct uplink *u, struct stream_header *ret, struct err *er
 			return r;
 		if (!secure && r > 0) {
 			secure = true;
-			r = say_hello(u, err);
+			r = check_expiry(u, err);
+			if (r == 0)
+				r = say_hello(u, err);
 			if (r < 0)
 				return r;
 			continue;
