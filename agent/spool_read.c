@@ -59,7 +59,9 @@ static int seek(struct spool_walk *w, struct spool_epoch *e, uint64_t seq)
 
 /*
  * A GAP from @item on, and over the holes that follow it as far as one GAP can. Who asks for
- * @seq has everything before it and nothing of these: they are surely lost now.
+ * @seq has everything before it and nothing of these: they are surely lost now. A collector may
+ * have more than it acknowledges, though, and no GAP goes beyond what it may have: it would
+ * take the whole for something that it has.
  */
 static int read_hole(struct spool_walk *w, uint64_t seq, struct spool_item *item, struct buf *wire,
 		     struct backlog_message *ret)
@@ -67,6 +69,7 @@ static int read_hole(struct spool_walk *w, uint64_t seq, struct spool_item *item
 	struct spool_epoch *e = w->epoch;
 	struct spool_counts counts = {};
 	uint32_t reason = item->reason;
+	uint64_t sent = e->sent;
 	bool fits = true;
 	int r;
 
@@ -88,8 +91,9 @@ static int read_hole(struct spool_walk *w, uint64_t seq, struct spool_item *item
 		before = w->at;
 		/* A hole with counts and one without are not the same to whoever reads it. */
 		r = item->tally && fits ? spool_walk_next(w, item) : 0;
-		if (r > 0 && (item->type != STREAM_TALLY || item->reason != reason ||
-			      !item->tally || !spool_counts_fit(&counts, item->tally))) {
+		if (r > 0 &&
+		    (item->type != STREAM_TALLY || item->reason != reason || !item->tally ||
+		     item->first <= sent + 1 || !spool_counts_fit(&counts, item->tally))) {
 			spool_walk_rewind(w, &before);
 			r = 0;
 		}

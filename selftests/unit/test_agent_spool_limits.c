@@ -124,6 +124,36 @@ static void a_collector_may_have_any_first_part_of_what_was_sent(void **state)
 	}
 }
 
+/* It would take a GAP that begins with what it has for one that it has, and miss the rest. */
+static void a_gap_never_begins_with_what_a_collector_may_have(void **state)
+{
+	struct spool_config c = small();
+	struct buf wire = {};
+	struct backlog_message m;
+	struct bench b;
+
+	(void)state;
+	bench_open(&b, &c);
+	append_all(&b, 1, 40);
+	for (uint64_t seq = 1; seq <= 30; seq++)
+		assert_int_equal(spool_read(b.e, seq, &wire, &m, &why), 1);
+	append_all(&b, 41, 400);
+	/* Another session, and one more. */
+	for (int i = 0; i < 2; i++) {
+		for (uint64_t seq = 1; seq <= 30; seq++) {
+			assert_int_equal(spool_read(b.e, seq, &wire, &m, &why), 1);
+			assert_int_equal(m.type, STREAM_GAP);
+			assert_int_equal(m.seq, seq);
+			assert_int_equal(m.last_seq, seq);
+		}
+		assert_int_equal(spool_read(b.e, 31, &wire, &m, &why), 1);
+		assert_int_equal(m.type, STREAM_GAP);
+		assert_true(m.last_seq > 100);
+	}
+	buf_free(&wire);
+	spool_close(b.spool);
+}
+
 /* The acknowledgement of what was sent comes after its eviction. */
 static void what_arrived_before_it_was_evicted_is_not_lost(void **state)
 {
@@ -556,6 +586,7 @@ int main(void)
 		test(the_oldest_go_when_it_is_full_and_are_counted_exactly),
 		test(a_long_outage_leaves_one_small_file_of_holes),
 		test(a_collector_may_have_any_first_part_of_what_was_sent),
+		test(a_gap_never_begins_with_what_a_collector_may_have),
 		test(what_arrived_before_it_was_evicted_is_not_lost),
 		test(what_was_sent_from_memory_counts_as_sent),
 		test(the_oldest_epoch_goes_first),
