@@ -430,8 +430,8 @@ int journal_rewrite(struct journal *j, const struct buf *body, struct err *err)
 	if (r < 0) {
 		if (fd >= 0)
 			unlinkat(j->folder_fd, j->tmp_name, 0);
-		/* Not again with the very next commit. */
-		j->long_at = j->end + ROOM;
+		/* Not again with the very next commit, when this one was appended. */
+		j->long_at = j->end + HEADER + (off_t)body->len + ROOM;
 		return give_up(j, r, "rewrite", err);
 	}
 	close(j->fd);

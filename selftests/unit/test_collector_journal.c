@@ -571,6 +571,35 @@ static void crash_before_the_rename_changes_nothing(void **state)
 	buf_free(&file);
 }
 
+/* No descriptor for the new file, for example: the commit is appended, and not every one after it.
+ */
+static void rewrite_that_failed_is_not_tried_with_every_commit(void **state)
+{
+	struct rlimit old, few;
+	struct buf body = {};
+	struct journal *j = must_open(NULL, NULL);
+	int fd = dup(STDOUT_FILENO);
+	struct err err;
+
+	(void)state;
+	must_append(j, 5 << 20, 2);
+	must_append(j, 20 << 20, 2);
+	assert_true(journal_is_long(j));
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &old), 0);
+	few = (struct rlimit){.rlim_cur = (rlim_t)fd, .rlim_max = old.rlim_max};
+	close(fd);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	make_body(&body, 3 << 20, 1);
+	assert_int_equal(journal_rewrite(j, &body, &err), -EMFILE);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(journal_append(j, &body, false, &err), 0);
+	assert_false(journal_is_long(j));
+	must_append(j, 1 << 20, 2);
+	assert_true(journal_is_long(j));
+	journal_free(j);
+	buf_free(&body);
+}
+
 static void journal_gets_long(void **state)
 {
 	struct journal *j = must_open(NULL, NULL);
@@ -939,6 +968,7 @@ int main(void)
 		TEST(rewrite_leaves_one_commit),
 		TEST(crash_before_the_rename_changes_nothing),
 		TEST(journal_gets_long),
+		TEST(rewrite_that_failed_is_not_tried_with_every_commit),
 		TEST(second_process_is_kept_out),
 		TEST(odd_paths_are_errors),
 		TEST(folder_of_others_is_a_clear_error),
