@@ -26,9 +26,6 @@
 
 /* So long an identity has a name after its connection was lost. */
 #define NAME_KEPT (3600 * NSEC_PER_SEC)
-/* And so long the feed of a stream that is over is loaded with the journal. */
-#define OVER_KEPT (3600 * NSEC_PER_SEC)
-
 struct registry *registry_new(const struct registry_limits *limits, struct output *output,
 			      feed_line_fn *line, void *ctx)
 {
@@ -116,72 +113,6 @@ void registry_remove(struct registry *r, struct feed *f)
 	feed_free(f);
 }
 
-static bool may_report(struct registry *r, const struct feed *f)
-{
-	return feed_may_say(&r->room, 2 * (f->n_ifaces + FEED_FILES) + 1);
-}
-
-void registry_drop(struct registry *r, struct feed *f, bool quiet)
-{
-	const struct feed_report_how how = {.quiet = quiet || !may_report(r, f)};
-
-	feed_report(f, r->output, how, &r->dropped);
-	r->total_changed = true;
-	registry_remove(r, f);
-}
-
-/* Is @a, of feeds at rest, to go before @b? A stream that is over never comes back. */
-static bool goes_before(const struct feed *a, const struct feed *b)
-{
-	if (feed_is_over(a) != feed_is_over(b))
-		return feed_is_over(a);
-	return a->ended < b->ended;
-}
-
-/* Nobody can say that he is somebody else than he is. */
-static bool is_shared(const char *identity)
-{
-	return !identity[0] || !strcmp(identity, "psk") || !strcmp(identity, "urn:ps:agent");
-}
-
-/* Do the two belong to one agent, as far as anybody can tell? */
-static bool same_holder(const struct feed *a, const struct feed *b)
-{
-	return !strcmp(a->identity, b->identity) &&
-	       (!is_shared(a->identity) || !memcmp(a->agent_id, b->agent_id, sizeof(a->agent_id)));
-}
-
-static bool is_idle(const struct feed *f)
-{
-	return !f->refs && !atomic_load(&f->commits);
-}
-
-int registry_evict(struct registry *r, const struct feed *like, bool quiet)
-{
-	struct feed *first = NULL;
-
-	for (struct feed *f = r->feeds; f; f = f->next)
-		if (is_idle(f) && (!like || same_holder(f, like)) &&
-		    (!first || goes_before(f, first)))
-			first = f;
-	if (!first)
-		return -ENOSPC;
-	registry_drop(r, first, quiet);
-	return 0;
-}
-
-void registry_drop_old(struct registry *r)
-{
-	nsec_t now = clock_realtime();
-	struct feed *next;
-
-	for (struct feed *f = r->feeds; f; f = next) {
-		next = f->next;
-		if (f->loaded && is_idle(f) && feed_is_over(f) && now > f->ended + OVER_KEPT)
-			registry_drop(r, f, true);
-	}
-}
-
 /* Nothing adds interfaces to a feed at rest. */
 void registry_hold(struct registry *r, struct feed *f)
 {
@@ -202,10 +133,10 @@ static int check_name(struct registry *r, const char *identity, const struct str
 	nsec_t now = clock_realtime();
 	bool taken = false;
 
-	if (is_shared(identity))
+	if (registry_is_shared(identity))
 		return 0;
 	for (struct feed *f = r->feeds; f && !taken; f = f->next) {
-		if (is_shared(f->identity) || !strcmp(f->identity, identity))
+		if (registry_is_shared(f->identity) || !strcmp(f->identity, identity))
 			continue;
 		pthread_mutex_lock(&f->lock);
 		taken = (f->refs || (f->state == FEED_LOST && now < f->ended + NAME_KEPT)) &&
@@ -317,7 +248,7 @@ static void give_back(struct registry *r, struct feed *f, struct registry_owner 
 		if (before == FEED_CONNECTED)
 			feed_rest(f, FEED_LOST, 0);
 	}
-	if (made && ours && is_idle(f))
+	if (made && ours && registry_is_idle(f))
 		registry_remove(r, f);
 	pthread_mutex_unlock(&r->lock);
 }
@@ -349,20 +280,6 @@ int registry_attach(struct registry *r, const char *identity, const struct strea
 	return e;
 }
 
-/* Of one holder's feeds the least needed go, so that it cannot push out anybody else's. */
-static void bound_holder(struct registry *r, const struct feed *of)
-{
-	struct feed like = {};
-	size_t n = 0;
-
-	memcpy(like.identity, of->identity, sizeof(like.identity));
-	memcpy(like.agent_id, of->agent_id, sizeof(like.agent_id));
-	for (struct feed *f = r->feeds; f; f = f->next)
-		n += !f->refs && same_holder(f, &like);
-	while (n-- > REGISTRY_RESTING_MAX && registry_evict(r, &like, false) == 0)
-		;
-}
-
 void registry_detach(struct registry *r, struct feed *f, struct registry_owner *owner,
 		     enum feed_state state, nsec_t unknown_after)
 {
@@ -374,12 +291,12 @@ void registry_detach(struct registry *r, struct feed *f, struct registry_owner *
 	if (f->owner == owner) {
 		f->owner = NULL;
 		feed_rest(f, state, unknown_after);
-		if (feed_is_over(f) && may_report(r, f))
+		if (feed_is_over(f) && registry_may_report(r, f))
 			feed_report(f, r->output, how, &total);
 		feed_total_free(&total);
 	}
 	if (!f->refs)
-		bound_holder(r, f);
+		registry_bound_holder(r, f);
 	while (r->n_resting > r->limits.resting_ifaces && registry_evict(r, NULL, false) == 0)
 		;
 	pthread_mutex_unlock(&r->lock);

@@ -29,7 +29,10 @@ struct registry_limits {
 	size_t feeds, resting_ifaces, ifaces;
 };
 
-/* Of one identity (of one agent id, where it is shared) so many feeds are kept at rest. */
+/*
+ * Of one identity (of one agent id, where many have it: those, and "*.berlin.example") so many
+ * feeds are kept at rest.
+ */
 #define REGISTRY_RESTING_MAX 64u
 
 /*

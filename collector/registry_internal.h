@@ -3,6 +3,8 @@
 #ifndef PS_COLLECTOR_REGISTRY_INTERNAL_H
 #define PS_COLLECTOR_REGISTRY_INTERNAL_H
 
+#include <string.h>
+
 #include "buf.h"
 #include "registry.h"
 
@@ -29,6 +31,8 @@ struct feed *registry_find(struct registry *r, uint64_t number);
 void registry_add(struct registry *r, struct feed *f);
 /* Take it out and free it. Nobody refers to it. */
 void registry_remove(struct registry *r, struct feed *f);
+/* Or were there too many lines about streams already? */
+bool registry_may_report(struct registry *r, const struct feed *f);
 /* As registry_remove(), but it goes on to count, after a last report unless @quiet. */
 void registry_drop(struct registry *r, struct feed *f, bool quiet);
 /*
@@ -38,6 +42,20 @@ void registry_drop(struct registry *r, struct feed *f, bool quiet);
 int registry_evict(struct registry *r, const struct feed *like, bool quiet);
 /* Drop loaded feeds that ended long ago; the run that they ended in reported them. */
 void registry_drop_old(struct registry *r);
+
+/* Of one holder's feeds the least needed go, so that it cannot push out anybody else's. */
+void registry_bound_holder(struct registry *r, const struct feed *of);
+
+/* Of such an identity nobody can say that he is somebody else than he is. */
+static inline bool registry_is_shared(const char *identity)
+{
+	return !identity[0] || !strcmp(identity, "psk") || !strcmp(identity, "urn:ps:agent");
+}
+
+static inline bool registry_is_idle(const struct feed *f)
+{
+	return !f->refs && !atomic_load(&f->commits);
+}
 
 /* A session (or a load) begins to refer to @f, and ends to. */
 void registry_hold(struct registry *r, struct feed *f);

@@ -130,6 +130,36 @@ static void one_peer_cannot_push_out_the_streams_of_others(void **state)
 		assert_true(f->epoch > 3 || !strcmp(f->identity, "spiffe://a/web1"));
 }
 
+/* All lose their connection at once. */
+static void agents_that_share_a_wildcard_keep_their_streams(void **state)
+{
+	const struct registry_limits limits = {
+		.feeds = 1000, .resting_ifaces = 1000, .ifaces = 1000};
+	const uint64_t n = REGISTRY_RESTING_MAX + 20;
+	struct registry_owner owner = {.wake_fd = wake_fd};
+	struct feed *f;
+	uint64_t resume;
+
+	(void)state;
+	registry_free(registry);
+	registry = registry_new(&limits, output, collect_line, NULL);
+	for (int round = 0; round < 2; round++) {
+		for (uint64_t i = 1; i <= n; i++) {
+			struct stream_hello m = hello(1, 1, round ? 100 : 1);
+
+			put_le64(m.agent_id, i);
+			snprintf(m.agent_name, sizeof(m.agent_name), "web%u", (unsigned int)i);
+			assert_int_equal(registry_attach(registry, "*.berlin.example", &m, &owner,
+							 &f, &resume, NULL),
+					 0);
+			assert_int_equal(resume, round ? 10 : 1);
+			feed_advance(f, 10);
+			feed_commit(f, 9);
+			registry_detach(registry, f, &owner, FEED_LOST, 0);
+		}
+	}
+}
+
 static void the_committer_keeps_a_stream(void **state)
 {
 	struct registry_owner owners[FEEDS_MAX + 1];
@@ -681,6 +711,7 @@ int main(void)
 		TEST(epochs_and_identities_are_streams_of_their_own),
 		TEST(a_name_belongs_to_one_identity),
 		TEST(one_peer_cannot_push_out_the_streams_of_others),
+		TEST(agents_that_share_a_wildcard_keep_their_streams),
 		TEST(the_committer_keeps_a_stream),
 		TEST(a_recovered_stream_may_have_less_than_is_here),
 		TEST(a_commit_never_goes_back),
