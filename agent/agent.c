@@ -394,12 +394,16 @@ static void store_rest(struct agent *a)
 {
 	uint64_t left = backlog_next_seq(a->backlog) - backlog_first_seq(a->backlog);
 
-	if (a->spool && backlog_store(a->backlog))
+	if (!a->spool || !backlog_store(a->backlog))
+		log_warn("the collector has not acknowledged everything");
+	else if (left)
 		log_warn("the collector has not acknowledged everything: %llu messages wait in "
 			 "\"%s\" for the next start",
 			 (unsigned long long)left, a->config->spool_path);
 	else
-		log_warn("the collector has not acknowledged everything");
+		log_info(
+			"the collector has everything, but not our goodbye: the next start says it "
+			"again");
 }
 
 static void stop(struct agent *a)

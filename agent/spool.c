@@ -237,7 +237,7 @@ struct spool *spool_close(struct spool *s)
 {
 	if (!s)
 		return NULL;
-	spool_remove_acked(s);
+	spool_remove_acked(s, true);
 	while (s->epochs) {
 		struct spool_epoch *e = s->epochs;
 

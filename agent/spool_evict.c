@@ -24,6 +24,8 @@
 
 /* Holes are not copied for ever: a file with so many bytes of them is left alone. */
 #define HOLES_FILE_BYTES (1u << 20)
+/* A smaller file to which messages are appended stays, with nothing to send in it. */
+#define GROWING_KEPT (1u << 20)
 /* Written to the spare in such pieces. */
 #define CHUNK_BYTES (256u << 10)
 /* The free space is asked for again when so much was written. */
@@ -54,10 +56,14 @@ static int remove_file(struct spool_epoch *e, uint64_t name)
 	return unlinkat(e->spool->root, path, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
-void spool_remove_acked(struct spool *s)
+void spool_remove_acked(struct spool *s, bool growing)
 {
 	for (struct spool_epoch *e = s->epochs; e; e = e->newer) {
 		while (e->n_segments && e->segments[0]->next <= e->first) {
+			/* With a quick collector there would be a new file for every message. */
+			if (!growing && e->fd >= 0 && e->n_segments == 1 &&
+			    e->segments[0]->bytes < MIN(GROWING_KEPT, s->config.segment_bytes))
+				break;
 			if (e->n_segments == 1)
 				spool_close_growing(e, false);
 			leave(e, e->segments[0]);
@@ -206,7 +212,7 @@ static int evict_segment(struct spool_epoch *e, size_t i)
 
 	/* Acknowledged while another one was evicted. */
 	if (e->segments[0]->next <= e->first) {
-		spool_remove_acked(s);
+		spool_remove_acked(s, true);
 		return 0;
 	}
 	if (i + 1 == e->n_segments)
@@ -283,7 +289,7 @@ int spool_make_room(struct spool *s, uint64_t need, bool evict)
 
 	if (need > s->config.max_bytes)
 		return -ENOSPC;
-	spool_remove_acked(s);
+	spool_remove_acked(s, false);
 	for (;;) {
 		bool full = s->bytes > s->config.max_bytes - need;
 		uint64_t before = s->bytes;
@@ -311,7 +317,7 @@ void spool_tend(struct spool *s)
 
 	pthread_mutex_lock(&s->writer);
 	pthread_mutex_lock(&s->lock);
-	spool_remove_acked(s);
+	spool_remove_acked(s, false);
 	for (struct spool_epoch *e = s->epochs; max_age && e; e = e->newer)
 		for (size_t i = 0; i < e->n_segments; i++)
 			if (!e->segments[i]->holes && e->segments[i]->written < now &&

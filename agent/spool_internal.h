@@ -214,8 +214,8 @@ void spool_put_hello(struct spool_epoch *e, uint64_t first, struct buf *out);
 int spool_scan(struct spool *s, struct err *err);
 
 /* spool_evict.c; `writer` and `lock` are held, `lock` is given up at times. */
-/* Remove the oldest files that are acknowledged. */
-void spool_remove_acked(struct spool *s);
+/* Remove the oldest files that are acknowledged; with @growing also one that is being written. */
+void spool_remove_acked(struct spool *s, bool growing);
 /* Turn the oldest segment into holes: 1; 0: there is none; -errno. */
 int spool_evict(struct spool *s);
 /* Until @need bytes can be written, with @evict by evicting. 0; -ENOSPC; -errno. */

@@ -249,7 +249,8 @@ static nsec_t after_failure(struct uplink *u, int r)
 		servers_first(&u->servers);
 		return uplink_random(DRAIN_SPREAD);
 	}
-	if (lasted > SESSION_SHORT && !servers_preferred(&u->servers)) {
+	/* One that went well for a while may do so again, the preferred one first. */
+	if (lasted > SESSION_SHORT) {
 		servers_first(&u->servers);
 		return uplink_random(LOST_SPREAD);
 	}

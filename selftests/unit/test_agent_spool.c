@@ -68,7 +68,8 @@ static void acknowledged_segments_go_and_their_packets_are_committed(void **stat
 	assert_int_equal(read_all(b.e, 71, b.body).whole, 30);
 	spool_ack(b.e, 100);
 	spool_tend(b.spool);
-	assert_int_equal(files(EPOCH, &bytes), 0);
+	/* But for the one that grows. */
+	assert_true(files(EPOCH, &bytes) <= 1);
 	assert_int_equal(spool_first_seq(b.e), 101);
 	/* Some went another way; the spool goes on behind them. */
 	spool_ack(b.e, 150);
