@@ -198,6 +198,9 @@ static void check_spool(const struct config *c, struct yaml_errors *errors)
 			   "is missing: the folder to keep frames in (or set spool.mode to off)");
 	if (yaml_was_set(errors, "spool.segmentBytes") && c->spool_segment_bytes > segment_max(c))
 		yaml_error(errors, "spool.segmentBytes", "is above a quarter of spool.maxBytes");
+	/* Else a frame that does not shrink would find no room, ever. */
+	if (c->spool_max_bytes < 4 * c->block_bytes)
+		yaml_error(errors, "spool.maxBytes", "is below four times compressBlockSize");
 }
 
 /* Each list that differs, the empty one too, takes a bit of the masks: abi.h, PORT_SET(). */

@@ -306,6 +306,9 @@ static void a_spool_needs_a_folder(void **state)
 	assert_int_equal(c->spool_mode, SPOOL_OFF);
 	config_free(c);
 	config_free(good(PLAIN "spool: {mode: off, maxBytes: 2MB}"));
+	config_free(good(PLAIN "compressBlockSize: 256\nspool: {path: /s, maxBytes: 1MB}"));
+	bad(PLAIN "compressBlockSize: 257\nspool: {path: /s, maxBytes: 1MB}",
+	    "f:4:29: spool.maxBytes: is below four times compressBlockSize\n");
 	bad(PLAIN "spool: {mode: overflow}",
 	    "f:3:1: spool.path: is missing: the folder to keep frames in (or set spool.mode to "
 	    "off)\n");
