@@ -151,7 +151,8 @@ nsec_t session_deadline(const struct session *s)
 	switch (s->state) {
 	case SESSION_HANDSHAKE:
 	case SESSION_HELLO:
-		return s->since + s->env->hello_timeout;
+		at = s->since + s->env->hello_timeout;
+		return s->stuck ? MIN(at, s->retry_at) : at;
 	case SESSION_STREAM:
 		at = MIN(silence(s), s->ping_at);
 		at = MIN(at, session_quiet_at(s));
@@ -223,7 +224,7 @@ static void fail_with(struct session *s, nsec_t now, enum stream_error_code code
 {
 	tell_end(s, now, why);
 	if (s->state != SESSION_HANDSHAKE) {
-		if (s->feed)
+		if (s->state == SESSION_STREAM)
 			session_put_ack(s);
 		session_put_error(s, code, why);
 	}
@@ -535,7 +536,7 @@ enum session_next session_run(struct session *s, nsec_t now, bool hangup)
 	struct err err;
 	int r;
 
-	if (s->state == SESSION_STREAM && is_superseded(s))
+	if (s->state <= SESSION_STREAM && is_superseded(s))
 		fail_with(s, now, STREAM_E_SUPERSEDED, "it has connected again");
 	if (!s->spoke && s->state == SESSION_HANDSHAKE && !hear_first_byte(s, now))
 		return SESSION_OVER;

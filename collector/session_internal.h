@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Between session.c (states and time), session_io.c (bytes), session_message.c and session_data.c
- * (what messages mean) and session_ack.c (acknowledgements and credit).
+ * Between session.c (states and time), session_io.c (bytes), session_message.c, session_hello.c and
+ * session_data.c (what messages mean) and session_ack.c (acknowledgements and credit).
  */
 #ifndef PS_COLLECTOR_SESSION_INTERNAL_H
 #define PS_COLLECTOR_SESSION_INTERNAL_H
@@ -106,6 +106,9 @@ void session_leave(struct session *s, enum feed_state state);
  * else the peer's fault.
  */
 int session_message(struct session *s, nsec_t now, struct err *err);
+
+/* session_hello.c: -EINPROGRESS: the feed is taken over, WELCOME has to wait. */
+int session_take_hello(struct session *s, nsec_t now, struct err *err);
 
 /* session_data.c: DATA, with the turn. @ret_written: bytes that went to the output. */
 int session_take_data(struct session *s, size_t *ret_written, struct err *err);

@@ -85,76 +85,6 @@ void session_leave(struct session *s, enum feed_state state)
 		detach(s, state, 0);
 }
 
-static void put_welcome(struct session *s, uint64_t resume)
-{
-	const struct stream_welcome m = {
-		.session_id = s->owner.session_id,
-		.resume_seq = resume,
-		.credit = s->window,
-		.max_payload = STREAM_PAYLOAD_MAX,
-		.max_raw = STREAM_RAW_MAX,
-		.heartbeat_ms = (uint32_t)(s->env->heartbeat / NSEC_PER_MSEC),
-		.realtime_ns = clock_realtime(),
-		.ack_mode = (uint8_t)commit_ack_mode(s->env->commit),
-	};
-	struct buf b = {};
-
-	stream_welcome_encode(&b, &m);
-	session_put(s, STREAM_WELCOME, &b);
-	buf_free(&b);
-}
-
-static int attach(struct session *s, const struct stream_hello *m, uint64_t *ret_resume,
-		  struct err *err)
-{
-	const char *identity = tls_peer_identity(s->tls);
-	struct commit *c = s->env->commit;
-	int r;
-
-	if (!s->env->any_name && !tls_peer_may_be(s->tls, m->agent_name))
-		return err_set(err, -EACCES,
-			       "agent name \"%s\" is not in its certificate (%s): set agentName "
-			       "on the agent, or agents.names on the collector",
-			       m->agent_name, identity);
-	r = session_admit(s, err);
-	if (r < 0)
-		return r;
-	commit_enter(c);
-	r = registry_attach(s->env->registry, identity, m, &s->owner, &s->feed, ret_resume, err);
-	commit_leave(c, r < 0 ? NULL : s->feed, 0);
-	if (r < 0)
-		session_forget(s);
-	return r;
-}
-
-static int take_hello(struct session *s, nsec_t now, struct err *err)
-{
-	struct stream_hello m;
-	uint64_t resume = 0;
-	int r;
-
-	r = stream_hello_decode(s->payload, s->header.payload_len, &m, err);
-	if (r < 0)
-		return r;
-	memcpy(s->agent_name, m.agent_name, sizeof(s->agent_name));
-	r = attach(s, &m, &resume, err);
-	if (r == 0) {
-		s->state = SESSION_STREAM;
-		s->recovered = m.recovered;
-		s->ping_at = now + s->env->heartbeat;
-		s->taken = resume - 1;
-		s->told_written = s->told_durable = s->taken;
-		put_welcome(s, resume);
-		noise_info(s->env->noise,
-			   "agent \"%s\" (%s) connected from %s: epoch %" PRIu64
-			   "%s, %zu interfaces, resumes at message %" PRIu64,
-			   s->agent_name, s->feed->agent_id_text, s->peer, m.epoch,
-			   m.recovered ? " of an earlier run" : "", m.n_ifaces, resume);
-	}
-	stream_hello_free(&m);
-	return r;
-}
-
 static int take_meta(struct session *s, struct err *err)
 {
 	struct stream_iface m;
@@ -384,7 +314,7 @@ int session_message(struct session *s, nsec_t now, struct err *err)
 		return err_set(err, -EBADMSG, "%s message %" PRIu64 " is damaged",
 			       stream_type_name(s->header.type), s->header.seq);
 	if (s->state == SESSION_HELLO)
-		return take_hello(s, now, err);
+		return session_take_hello(s, now, err);
 	switch (s->header.type) {
 	case STREAM_META:
 	case STREAM_DATA:

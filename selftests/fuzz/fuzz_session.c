@@ -417,6 +417,12 @@ static void send_hello(struct conn *c, int stream, uint8_t how)
 	if (c->stream < 0)
 		c->stream = stream;
 	send_message(c, STREAM_HELLO, 0, &payload, 0, false);
+	run();
+	/* WELCOME waits for a commit, but not for ever. */
+	if (c->session && !c->welcomed && !(how & 64))
+		commit();
+	else if (c->session && !c->welcomed)
+		f.now += f.env.hello_timeout / 2;
 }
 
 static void send_data(struct conn *c, uint64_t seq, uint8_t how, bool mutate)

@@ -348,6 +348,7 @@ static void second_connection_supersedes_the_first(void **state)
 	uint64_t count;
 
 	(void)state;
+	commit_now();
 	send_hello(second, 2, 3);
 	expect_welcome(second, 2);
 	assert_int_equal(read(bench.scratch.wake_fd, &count, sizeof(count)), sizeof(count));

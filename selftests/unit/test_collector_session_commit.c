@@ -54,7 +54,7 @@ static void session_resumes_at_what_is_committed(void **state)
 	send_data(p, 2, &one_packet);
 	commit_now();
 	send_data(p, 3, &one_packet);
-	p = dial(0);
+	p = dial_late(0);
 	send_hello(p, 2, 5);
 	expect_welcome(p, 3);
 	/* It has 3, and says no more than the agent knows of. */
@@ -69,6 +69,50 @@ static void session_resumes_at_what_is_committed(void **state)
 	assert_packets_in("dump.pcap", 3);
 }
 
+/* Else an agent that has lost message 2 meanwhile would count it as lost, and it is here. */
+static void welcome_waits_for_the_commit(void **state)
+{
+	struct peer *p = begin();
+
+	(void)state;
+	send_data(p, 2, &one_packet);
+	p = dial(0);
+	send_hello(p, 1, 3);
+	assert_int_equal(next_message(p), 0);
+	assert_true(session_deadline(p->session) <= bench.now + SECOND);
+	await_news(p);
+	expect_welcome(p, 3);
+	send_data(p, 3, &one_packet);
+	expect_committed(p, 3, 2);
+	assert_packets_in("dump.pcap", 2);
+}
+
+/* To a newer one; and that does not wait for ever. */
+static void session_that_waits_for_its_welcome_gives_way(void **state)
+{
+	struct peer *p = begin(), *q;
+	struct rlimit limit, full;
+
+	(void)state;
+	send_data(p, 2, &one_packet);
+	/* No commit can be made. */
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	full = (struct rlimit){1, limit.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+	p = dial(0);
+	send_hello(p, 1, 3);
+	q = dial(1);
+	send_hello(q, 1, 3);
+	run(p);
+	expect_error(p, STREAM_E_SUPERSEDED);
+	assert_int_equal(next_message(q), 0);
+	bench.now += bench.env.hello_timeout / 2;
+	run(q);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	expect_welcome(q, 1);
+}
+
 static void acknowledgement_stays_below_what_came_again(void **state)
 {
 	struct peer *p = begin();
@@ -76,7 +120,7 @@ static void acknowledgement_stays_below_what_came_again(void **state)
 	(void)state;
 	for (uint64_t seq = 2; seq < 6; seq++)
 		send_data(p, seq, &one_packet);
-	p = dial(0);
+	p = dial_late(0);
 	send_hello(p, 1, 6);
 	expect_welcome(p, 1);
 	commit_now();
@@ -94,7 +138,7 @@ static void repeated_gap_is_acknowledged_to_its_end(void **state)
 	stream_gap_encode(&b, &m);
 	stream_gap_encode(&again, &m);
 	send_message(p, STREAM_GAP, 2, &b);
-	p = dial(0);
+	p = dial_late(0);
 	send_hello(p, 2, 10);
 	expect_welcome(p, 2);
 	send_message(p, STREAM_GAP, 2, &again);
@@ -249,7 +293,7 @@ static void budget_bounds_the_sessions(void **state)
 	assert_in_range(m.retry_after_ms, 1000, 5000);
 	assert_logged("there are 1 sessions already (memoryBudget)");
 	bench.env.memory++;
-	second = dial(1);
+	second = dial_late(1);
 	send_hello(second, 1, 2);
 	assert_int_equal(next_message(second), STREAM_WELCOME);
 	assert_int_equal(bench.env.sessions, 2);
@@ -316,6 +360,8 @@ int main(void)
 		TEST(durable_follows_the_commit),
 		TEST_WRITTEN(written_waits_for_the_journal_too),
 		TEST(session_resumes_at_what_is_committed),
+		TEST(welcome_waits_for_the_commit),
+		TEST(session_that_waits_for_its_welcome_gives_way),
 		TEST(acknowledgement_stays_below_what_came_again),
 		TEST(repeated_gap_is_acknowledged_to_its_end),
 		TEST(goodbye_is_answered_when_all_is_committed),
