@@ -183,6 +183,8 @@ help:
 	@echo '  bench     figures, beside tcpdump and dumpcap (root)'
 	@echo '  memcheck  the main path with both daemons under valgrind (root)'
 	@echo '  fuzz      every fuzzer for FUZZ_SECONDS (60)'
+	@echo '  fuzz-coverage  how much of the decoders the corpora reach'
+	@echo '  chaos     three agents under load while everything between breaks (PS_CHAOS="--events N --seed N")'
 	@echo '  lint      style and static checks'
 	@echo '  install   to DESTDIR, prefix'
 	@echo '  clean     remove the build folder'

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Three threads: this one (the loop: signals, interfaces, the second's tick), the
- * reader (rings to queue), the uplink (queue to collector). The loop alone touches
- * hooks and interfaces.
+ * Four threads: this one (the loop: signals, interfaces, the second's tick), the
+ * reader (rings to queue), with a spool the mover (queue to disk), the uplink (queue and disk
+ * to collector). The loop alone touches hooks and interfaces.
  *
  * Stop, in this order: hooks off and quiet, rings drained, last STATS queued, queue
- * sent and acknowledged, ledger printed. After the first step nothing new comes, so
- * every later step sees all there is.
+ * sent and acknowledged, what is left put in the spool, ledger printed. After the first step
+ * nothing new comes, so every later step sees all there is.
  */
 #include "agent.h"
 
@@ -17,6 +17,8 @@
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 
+#include "account.h"
+#include "backlog.h"
 #include "book.h"
 #include "capture.h"
 #include "identity.h"
@@ -31,11 +33,8 @@
 #include "uplink.h"
 #include "util.h"
 
-/* Interfaces that are gone and settled stay in the ledger up to this many. */
-#define GONE_KEPT 1024u
-
-/* Messages; each tells of BOOK_CHANGES_MAX ledgers at most. */
-#define STATS_PER_TICK 8
+/* Look at the files of the credentials every so many ticks. */
+#define CREDENTIALS_TICKS 5
 
 struct agent {
 	const struct config *config;
@@ -46,53 +45,114 @@ struct agent {
 	struct rtnl *rtnl;
 	struct ifaces *ifaces;
 	struct book *book;
-	struct queue *queue;
+	struct account account;
+	struct spool *spool;     /* NULL: none */
+	struct queue *queue;     /* NULL: no collector */
+	struct backlog *backlog; /* as queue */
 	struct output *output;
-	struct tls_context *tls;
+	struct tls_store *tls;
 	struct reader *reader;
 	struct uplink *uplink;
 	int epoll_fd, signal_fd, timer_fd;
 	bool list_again; /* what is known of the interfaces may be incomplete */
+	unsigned int ticks;
 	bool stopping;
 };
 
-static int open_capture(struct agent *a, struct err *err)
+int agent_open_capture(const struct config *config, struct rules **ret_rules, struct capture **ret,
+		       struct err *err)
 {
 	struct capture_config capture = {
-		.snaplen = (uint32_t)a->config->snaplen,
-		.ring_bytes = a->config->ring_bytes,
+		.snaplen = (uint32_t)config->snaplen,
+		.ring_bytes = config->ring_bytes,
 	};
 
-	a->rules = rules_new(a->config);
-	if (!a->rules)
+	*ret_rules = rules_new(config);
+	if (!*ret_rules)
 		return err_set(err, -ENOMEM, "out of memory for the capture rules");
-	capture.port_masks = rules_port_masks(a->rules);
+	capture.port_masks = rules_port_masks(*ret_rules);
 	capture.need_ports = capture.port_masks != NULL;
+	return capture_ringbuf.open(&capture, ret, err);
+}
+
+static int open_capture(struct agent *a, struct err *err)
+{
 	a->ops = &capture_ringbuf;
-	return a->ops->open(&capture, &a->capture, err);
+	return agent_open_capture(a->config, &a->rules, &a->capture, err);
+}
+
+/* The spool knows who we are better than the machine does. */
+static int open_spool(struct agent *a, struct err *err)
+{
+	struct spool_config spool = {
+		.path = a->config->spool_path,
+		.max_bytes = a->config->spool_max_bytes,
+		.max_age = a->config->spool_max_age,
+		.min_free = a->config->spool_min_free,
+		.segment_bytes = a->config->spool_segment_bytes,
+	};
+	uint8_t agent_id[16];
+	int r;
+
+	if (a->config->spool_mode == SPOOL_OFF)
+		return 0;
+	memcpy(agent_id, a->identity.agent_id, sizeof(agent_id));
+	r = spool_open(&spool, agent_id, &a->spool, err);
+	if (r < 0)
+		return r;
+	identity_set_agent_id(&a->identity, agent_id);
+	/* The clock may have been set back since the last run. */
+	a->identity.epoch = MAX(a->identity.epoch, spool_newest(a->spool) + 1);
+	return 0;
+}
+
+static int open_backlog(struct agent *a, struct err *err)
+{
+	struct backlog_config backlog = {
+		.spool = a->spool,
+		.mode = (enum spool_mode)a->config->spool_mode,
+		.book = a->book,
+		.hello = {.epoch = a->identity.epoch, .version = PS_VERSION},
+	};
+	struct stream_hello *h = &backlog.hello;
+
+	a->queue = queue_new(a->config->queue_bytes);
+	if (!a->queue)
+		return err_set(err, -ENOMEM, "out of memory for a queue of %llu bytes",
+			       (unsigned long long)a->config->queue_bytes);
+	backlog.queue = a->queue;
+	memcpy(h->agent_id, a->identity.agent_id, sizeof(h->agent_id));
+	memcpy(h->boot_id, a->identity.boot_id, sizeof(h->boot_id));
+	snprintf(h->agent_name, sizeof(h->agent_name), "%s", a->config->agent_name);
+	if (a->spool)
+		log_info("frames that wait for a collector are kept in memory up to %llu bytes, "
+			 "then in \"%s\" up to %llu bytes",
+			 (unsigned long long)a->config->queue_bytes, a->config->spool_path,
+			 (unsigned long long)a->config->spool_max_bytes);
+	else
+		log_info("frames that wait for a collector are kept in memory only, up to %llu "
+			 "bytes",
+			 (unsigned long long)a->config->queue_bytes);
+	return backlog_new(&backlog, &a->backlog, err);
 }
 
 static int open_destination(struct agent *a, struct err *err)
 {
 	struct tls_config tls = config_tls(a->config);
 	struct output_config output = {.path = a->config->file_path, .micro = a->config->micro};
-	int r;
+	int r = 0;
 
 	a->book = book_new();
 	if (!a->book)
 		return err_set(err, -ENOMEM, "out of memory");
-	if (a->config->file_path) {
+	if (a->config->file_path)
 		r = output_new(&output, &a->output, err);
-		if (r < 0)
-			return r;
-	}
-	if (!a->config->server_host)
-		return 0;
-	a->queue = queue_new(a->config->queue_bytes);
-	if (!a->queue)
-		return err_set(err, -ENOMEM, "out of memory for a queue of %llu bytes",
-			       (unsigned long long)a->config->queue_bytes);
-	return tls_context_new(TLS_AGENT, &tls, &a->tls, err);
+	if (r < 0 || !a->config->servers.n)
+		return r;
+	r = tls_store_new(TLS_AGENT, &tls, &a->tls, err);
+	if (r == 0)
+		r = open_spool(a, err);
+	return r < 0 ? r : open_backlog(a, err);
 }
 
 static int make_parts(struct agent *a, struct err *err)
@@ -116,31 +176,50 @@ static int make_parts(struct agent *a, struct err *err)
 		.gather_max_wait = a->config->gather_max_wait,
 	};
 	struct uplink_config uplink = {
-		.host = a->config->server_host,
-		.port = (uint16_t)a->config->server_port,
-		.server_name = a->config->tls_server_name ? a->config->tls_server_name
-							  : a->config->server_host,
+		.servers = &a->config->servers,
+		.server_name = a->config->tls_server_name,
 		.tls = a->tls,
-		.queue = a->queue,
+		.live = a->backlog,
+		.spool = a->spool,
 		.book = a->book,
 		.ops = a->ops,
 		.capture = a->capture,
-		.agent_name = a->config->agent_name,
-		.epoch = a->identity.epoch,
 	};
 	int r;
 
+	a->account = (struct account){
+		.agent = a->config->agent_name,
+		.identity = &a->identity,
+		.book = a->book,
+		.queue = a->queue,
+		.has_spool = a->spool != NULL,
+		.output = a->output,
+	};
 	memcpy(uplink.agent_id, a->identity.agent_id, sizeof(uplink.agent_id));
-	memcpy(uplink.boot_id, a->identity.boot_id, sizeof(uplink.boot_id));
 	a->ifaces = ifaces_new(&ifaces);
 	if (!a->ifaces)
 		return err_set(err, -ENOMEM, "out of memory");
 	r = rtnl_new(&a->rtnl, err);
 	if (r == 0)
 		r = reader_new(&reader, &a->reader, err);
-	if (r == 0 && a->queue)
+	if (r == 0 && a->backlog)
 		r = uplink_new(&uplink, &a->uplink, err);
 	return r;
+}
+
+/* Before any thread is made, so that none takes them. */
+static void block_signals(sigset_t *ret)
+{
+	sigemptyset(ret);
+	sigaddset(ret, SIGTERM);
+	sigaddset(ret, SIGINT);
+	sigaddset(ret, SIGUSR1);
+	sigaddset(ret, SIGHUP);
+	sigaddset(ret, SIGPIPE);
+	sigaddset(ret, SIGXFSZ);
+	sigprocmask(SIG_BLOCK, ret, NULL);
+	sigdelset(ret, SIGPIPE);
+	sigdelset(ret, SIGXFSZ);
 }
 
 static int watch(struct agent *a, int fd, struct err *err)
@@ -152,23 +231,13 @@ static int watch(struct agent *a, int fd, struct err *err)
 	return 0;
 }
 
-static int make_loop(struct agent *a, struct err *err)
+static int make_loop(struct agent *a, const sigset_t *signals, struct err *err)
 {
 	struct itimerspec second = {.it_interval.tv_sec = 1, .it_value.tv_sec = 1};
-	sigset_t signals;
 	int r;
 
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGUSR1);
-	sigaddset(&signals, SIGHUP);
-	sigaddset(&signals, SIGPIPE);
-	/* Before any thread is made, so that none takes them. */
-	sigprocmask(SIG_BLOCK, &signals, NULL);
-	sigdelset(&signals, SIGPIPE);
 	a->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	a->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	a->signal_fd = signalfd(-1, signals, SFD_CLOEXEC | SFD_NONBLOCK);
 	a->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (a->epoll_fd < 0 || a->signal_fd < 0 || a->timer_fd < 0 ||
 	    timerfd_settime(a->timer_fd, 0, &second, NULL) < 0)
@@ -214,85 +283,26 @@ static void on_netlink(struct agent *a)
 	}
 }
 
-/* False when there is no more to say, or no room to say it. */
-static bool push_stats(struct agent *a)
+/* 1: new ones are in use; 0: nothing to do. */
+static int refresh_credentials(struct agent *a, bool force)
 {
-	_cleanup_free_ struct stream_stats_part *parts = NULL;
-	_cleanup_(buf_free) struct buf payload = {};
-	struct stream_stats stats = {.time = clock_realtime()};
-	long n = book_changes(a->book, &parts);
+	struct err err;
+	int r;
 
-	/* Without a collector nobody waits for them; settled interfaces can be forgotten. */
-	if (n <= 0 || !a->queue)
-		return n > 0;
-	stats.parts = parts;
-	stats.n_parts = (size_t)n;
-	stream_stats_encode(&payload, &stats);
-	if (buf_failed(&payload) ||
-	    queue_push_control(a->queue, STREAM_STATS, payload.data, payload.len) < 0) {
-		log_warn("the queue has no room for the loss counters");
-		return false;
-	}
-	return true;
-}
-
-struct ledger_total {
-	struct agent *agent;
-	bool final;
-	struct ledger sum;
-	bool flying;
-};
-
-static enum ledger_verdict verdict(const struct ledger *l, bool final)
-{
-	if (ledger_lost(l).packets)
-		return VERDICT_INCOMPLETE;
-	return final && ledger_in_flight(l).packets ? VERDICT_UNKNOWN : VERDICT_COMPLETE;
-}
-
-static void ledger_line(void *ctx, const struct stream_iface *info, enum direction direction,
-			const struct ledger *l)
-{
-	struct ledger_total *total = ctx;
-	struct agent *a = total->agent;
-	char json[LEDGER_JSON_MAX];
-	struct ledger_subject who = {
-		.agent = a->config->agent_name,
-		.agent_id = a->identity.agent_id_text,
-		.epoch = a->identity.epoch,
-		.interface = info->name,
-		.direction = direction == DIRECTION_INGRESS ? "ingress" : "egress",
-		.file = a->output ? output_path(a->output, info->link_type) : NULL,
-	};
-
-	ledger_json(l, &who, verdict(l, total->final), json, sizeof(json));
-	log_info("ledger %s", json);
-	if (total->final && !ledger_adds_up(l))
-		log_warn("the counters of \"%s\" %s do not add up", info->name, who.direction);
-	ledger_add(&total->sum, l);
-}
-
-static void print_ledger(struct agent *a, bool final)
-{
-	struct ledger_total total = {.agent = a, .final = final};
-	struct ledger_count flying;
-
-	ifaces_count(a->ifaces);
-	book_for_each(a->book, ledger_line, &total);
-	flying = ledger_in_flight(&total.sum);
-	log_info("%s: %llu packets seen, %llu captured, %llu committed, %llu lost, %llu in flight",
-		 ledger_verdict_name(verdict(&total.sum, final)),
-		 (unsigned long long)total.sum.c[LEDGER_SEEN].packets,
-		 (unsigned long long)total.sum.c[LEDGER_CAPTURED].packets,
-		 (unsigned long long)total.sum.c[LEDGER_COMMITTED].packets,
-		 (unsigned long long)ledger_lost(&total.sum).packets,
-		 (unsigned long long)flying.packets);
+	if (!a->tls)
+		return 0;
+	r = tls_store_refresh(a->tls, force, &err);
+	if (r < 0)
+		log_error("%s; the former credentials stay in use", err.text);
+	if (r <= 0)
+		return r;
+	log_info("the credentials were read again and are in use");
+	uplink_credentials_changed(a->uplink);
+	return r;
 }
 
 static void on_tick(struct agent *a)
 {
-	struct ledger_total gone = {.agent = a, .final = true};
-
 	event_clear(a->timer_fd);
 	if (!a->ops->beat(a->capture))
 		log_warn("this process stood still for more than %llu s, in which the hooks let "
@@ -301,11 +311,9 @@ static void on_tick(struct agent *a)
 	if (ifaces_tend(a->ifaces) || a->list_again)
 		list_interfaces(a);
 	ifaces_count(a->ifaces);
-	/* A queue that a long outage has filled is no place for one more set every second. */
-	for (int i = 0; i < STATS_PER_TICK; i++)
-		if ((a->queue && queue_half_full(a->queue)) || !push_stats(a))
-			break;
-	book_prune(a->book, GONE_KEPT, ledger_line, &gone);
+	account_tick(&a->account);
+	if (++a->ticks % CREDENTIALS_TICKS == 0)
+		refresh_credentials(a, false);
 }
 
 static void on_signal(struct agent *a)
@@ -315,10 +323,12 @@ static void on_signal(struct agent *a)
 	while (read(a->signal_fd, &info, sizeof(info)) == sizeof(info)) {
 		switch (info.ssi_signo) {
 		case SIGUSR1:
-			print_ledger(a, false);
+			ifaces_count(a->ifaces);
+			account_print(&a->account, false);
 			break;
 		case SIGHUP:
-			log_info("SIGHUP: the configuration is read at start only, ignoring");
+			if (refresh_credentials(a, true) == 0)
+				log_info("SIGHUP: there are no files of credentials to read again");
 			break;
 		default:
 			log_info("stopping");
@@ -379,6 +389,23 @@ static int start(struct agent *a, struct err *err)
 	return 0;
 }
 
+/* The collector has not acknowledged everything. */
+static void store_rest(struct agent *a)
+{
+	uint64_t left = backlog_next_seq(a->backlog) - backlog_first_seq(a->backlog);
+
+	if (!a->spool || !backlog_store(a->backlog))
+		log_warn("the collector has not acknowledged everything");
+	else if (left)
+		log_warn("the collector has not acknowledged everything: %llu messages wait in "
+			 "\"%s\" for the next start",
+			 (unsigned long long)left, a->config->spool_path);
+	else
+		log_info(
+			"the collector has everything, but not our goodbye: the next start says it "
+			"again");
+}
+
 static void stop(struct agent *a)
 {
 	nsec_t timeout = a->config->shutdown_timeout, end;
@@ -390,12 +417,10 @@ static void stop(struct agent *a)
 	reader_stop(a->reader, a->queue ? timeout / 2 : timeout);
 	if (a->output && output_finish(a->output, &err) < 0)
 		log_error("%s", err.text);
-	book_report_again(a->book);
-	while (push_stats(a))
-		;
+	account_last(&a->account);
 	if (!uplink_stop(a->uplink, end - MIN(end, clock_monotonic())))
-		log_warn("the collector has not acknowledged everything");
-	print_ledger(a, true);
+		store_rest(a);
+	account_print(&a->account, true);
 }
 
 static void release(struct agent *a)
@@ -409,10 +434,12 @@ static void release(struct agent *a)
 	if (a->capture)
 		a->ops->close(a->capture);
 	rules_free(a->rules);
+	backlog_free(a->backlog);
+	spool_close(a->spool);
 	queue_free(a->queue);
 	output_free(a->output);
 	book_free(a->book);
-	tls_context_free(a->tls);
+	tls_store_free(a->tls);
 	if (a->timer_fd >= 0)
 		close(a->timer_fd);
 	if (a->signal_fd >= 0)
@@ -424,8 +451,10 @@ static void release(struct agent *a)
 int agent_run(const struct config *config, struct err *err)
 {
 	struct agent a = {.config = config, .epoll_fd = -1, .signal_fd = -1, .timer_fd = -1};
+	sigset_t signals;
 	int r;
 
+	block_signals(&signals);
 	r = identity_get(config->agent_name, &a.identity, err);
 	if (r == 0)
 		r = open_destination(&a, err);
@@ -434,7 +463,7 @@ int agent_run(const struct config *config, struct err *err)
 	if (r == 0)
 		r = make_parts(&a, err);
 	if (r == 0)
-		r = make_loop(&a, err);
+		r = make_loop(&a, &signals, err);
 	if (r == 0)
 		r = start(&a, err);
 	if (r == 0) {
@@ -443,65 +472,4 @@ int agent_run(const struct config *config, struct err *err)
 	}
 	release(&a);
 	return r;
-}
-
-/* A line of the preflight's table. */
-static void report(const char *what, int r, const char *text)
-{
-	printf("%-12s %-6s %s\n", what, r < 0 ? "FAILED" : "ok", text);
-}
-
-struct wanted {
-	const struct config *config;
-	char names[256];
-	size_t n;
-};
-
-static void note_wanted(void *ctx, const struct rtnl_link *link)
-{
-	struct wanted *w = ctx;
-	size_t len = strlen(w->names);
-
-	if (!link->up || !iface_link_type(link->type) ||
-	    !config_wants_interface(w->config, link->name, link->loopback))
-		return;
-	w->n++;
-	snprintf(w->names + len, sizeof(w->names) - len, " %s", link->name);
-}
-
-int agent_check(const struct config *config)
-{
-	struct agent a = {.config = config, .epoll_fd = -1, .signal_fd = -1, .timer_fd = -1};
-	struct wanted wanted = {.config = config};
-	struct err err = {};
-	int r, result = 0;
-
-	report("config", 0, "read and consistent");
-
-	r = open_capture(&a, &err);
-	report("capture", r, r < 0 ? err.text : a.ops->describe(a.capture));
-	result = MIN(result, r);
-
-	r = rtnl_new(&a.rtnl, &err);
-	if (r == 0)
-		r = rtnl_list(a.rtnl, note_wanted, &wanted, &err);
-	if (r < 0)
-		report("interfaces", r, err.text);
-	else
-		report("interfaces", 0, wanted.n ? wanted.names + 1 : "none is up and wanted now");
-	result = MIN(result, r);
-
-	if (config->server_host) {
-		struct tls_config tls = config_tls(config);
-
-		r = tls_context_new(TLS_AGENT, &tls, &a.tls, &err);
-		report("tls", r,
-		       r < 0         ? err.text
-		       : !tls.enable ? "off: plain text"
-		       : tls.psk     ? "shared key"
-				     : "certificates");
-		result = MIN(result, r);
-	}
-	release(&a);
-	return result;
 }

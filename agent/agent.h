@@ -6,7 +6,9 @@
 #ifndef PS_AGENT_H
 #define PS_AGENT_H
 
+#include "capture.h"
 #include "config.h"
+#include "rules.h"
 
 /*
  * Run with @config until SIGTERM or SIGINT. 0 after a clean stop, else -errno and a
@@ -14,10 +16,8 @@
  */
 int agent_run(const struct config *config, struct err *err);
 
-/*
- * Try everything that a run needs and undo it: rights, BPF, interfaces, credentials.
- * Prints a table on stdout, attaches nothing. 0 when a run would work, else -errno.
- */
-int agent_check(const struct config *config);
+/* The back end, and the rules that it reads; both belong to the caller, on failure too. */
+int agent_open_capture(const struct config *config, struct rules **ret_rules, struct capture **ret,
+		       struct err *err);
 
 #endif

@@ -22,9 +22,10 @@
 /* What the file says; a struct config and what only the rules here need. */
 struct file {
 	struct config c;
+	char *server_host; /* output.server */
+	uint64_t server_port;
 	nsec_t wait_sec, wait_ms;
 	int precision;
-	int spool_mode;
 };
 
 static const char *const pcap_modes[] = {
@@ -42,18 +43,26 @@ static const char *const precisions[] = {
 	[PRECISION_MICRO] = "micro",
 	NULL,
 };
-static const char *const spool_modes[] = {"off", "!overflow", "!always", NULL};
+static const char *const spool_modes[] = {
+	[SPOOL_OVERFLOW] = "overflow",
+	[SPOOL_ALWAYS] = "always",
+	[SPOOL_OFF] = "off",
+	NULL,
+};
+
+/* What spool.h puts behind the path, and more. */
+#define SPOOL_NAMES 64
 
 #define AT(member) offsetof(struct file, member)
 
 static const struct yaml_key keys[] = {
-	{"output.server.address", YAML_STRING, AT(c.server_host), .max = 253,
+	{"output.server.address", YAML_STRING, AT(server_host), .max = 253,
 	 .help = "name or address of the collector"},
-	{"output.server.port", YAML_UINT, AT(c.server_port), .min = 1, .max = 65535,
+	{"output.server.port", YAML_UINT, AT(server_port), .min = 1, .max = 65535,
 	 .help = "port of the collector"},
 	{"output.file.path", YAML_STRING, AT(c.file_path), .max = PATH_MAX - 1,
 	 .help = "pcap file on this machine, or stdout"},
-	{"output.servers", YAML_UNSUPPORTED, .help = "list of collectors"},
+	{"output.servers", YAML_SERVERS, AT(c.servers), .help = "collectors to choose from"},
 	{"output.plugins.s3", YAML_UNSUPPORTED, .help = "upload to S3"},
 	{"output.plugins.kafka", YAML_UNSUPPORTED, .help = "Kafka producer"},
 
@@ -65,6 +74,8 @@ static const struct yaml_key keys[] = {
 	 .help = "key of tls.certfile"},
 	{"tls.cafile", YAML_STRING, AT(c.tls_cafile), .max = PATH_MAX - 1,
 	 .help = "who may sign the collector's certificate"},
+	{"tls.crlfile", YAML_STRING, AT(c.tls_crlfile), .max = PATH_MAX - 1,
+	 .help = "certificates that were revoked"},
 	{"tls.serverName", YAML_STRING, AT(c.tls_server_name), .max = 253,
 	 .help = "name in the collector's certificate"},
 	{"auth.enable", YAML_BOOL, AT(c.auth_enable), .fallback = "false",
@@ -93,12 +104,18 @@ static const struct yaml_key keys[] = {
 	 .fallback = "32MB", .help = "memory of all rings together"},
 	{"queueSize", YAML_SIZE, AT(c.queue_bytes), .min = 4u << 20, .max = 64ull << 30,
 	 .fallback = "64MB", .help = "frames that wait for the collector"},
-	{"spool.mode", YAML_ENUM, AT(spool_mode), .names = spool_modes, .fallback = "off",
-	 .help = "frames on disk"},
-	{"spool.path", YAML_UNSUPPORTED, .help = "folder of the spool"},
-	{"spool.maxBytes", YAML_UNSUPPORTED, .help = "quota of the spool"},
-	{"spool.maxAge", YAML_UNSUPPORTED, .help = "oldest frame in the spool"},
-	{"spool.minFree", YAML_UNSUPPORTED, .help = "space the spool leaves free"},
+	{"spool.path", YAML_STRING, AT(c.spool_path), .max = PATH_MAX - SPOOL_NAMES,
+	 .help = "folder for frames on disk"},
+	{"spool.mode", YAML_ENUM, AT(c.spool_mode), .names = spool_modes, .fallback = "overflow",
+	 .help = "which frames go to disk"},
+	{"spool.maxBytes", YAML_SIZE, AT(c.spool_max_bytes), .min = 1u << 20, .max = 1ull << 44,
+	 .fallback = "1GB", .help = "quota of the spool"},
+	{"spool.maxAge", YAML_DURATION, AT(c.spool_max_age), .max = 87600 * 3600 * NSEC_PER_SEC,
+	 .unit = NSEC_PER_SEC, .fallback = "0", .help = "oldest frame in the spool"},
+	{"spool.minFree", YAML_SIZE, AT(c.spool_min_free), .max = 1ull << 44, .fallback = "512MB",
+	 .help = "space the spool leaves free"},
+	{"spool.segmentBytes", YAML_SIZE, AT(c.spool_segment_bytes), .min = 64u << 10,
+	 .max = 1u << 30, .fallback = "32MB", .help = "size of a file of the spool"},
 
 	{"backend", YAML_ENUM, AT(c.backend), .names = backends, .fallback = "auto",
 	 .help = "how packets are captured"},
@@ -121,11 +138,33 @@ static const struct yaml_key keys[] = {
 	{"format", YAML_FOREIGN, .help = "ps-collector"},
 	{"maxSessions", YAML_FOREIGN, .help = "ps-collector"},
 	{"creditBytes", YAML_FOREIGN, .help = "ps-collector"},
+	{"agents", YAML_FOREIGN, .help = "ps-collector"},
+	{"commitIntervalMs", YAML_FOREIGN, .help = "ps-collector"},
+	{"heartbeat", YAML_FOREIGN, .help = "ps-collector"},
+	{"memoryBudget", YAML_FOREIGN, .help = "ps-collector"},
 };
+
+static void check_servers(const struct config *c, struct yaml_errors *errors)
+{
+	static const char *const parts[] = {"output.server.address", "output.server.port"};
+
+	if (yaml_was_set(errors, "output.servers")) {
+		if (yaml_was_set(errors, "output.server"))
+			yaml_error(errors, "output.servers",
+				   "there is output.server too: put it into this list, or leave "
+				   "one of them out");
+		else if (!c->servers.n)
+			yaml_error(errors, "output.servers", "names no server");
+		return;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
+		if (!yaml_was_set(errors, parts[i]))
+			yaml_error(errors, parts[i], "is missing");
+	}
+}
 
 static void check_output(const struct config *c, struct yaml_errors *errors)
 {
-	static const char *const parts[] = {"output.server.address", "output.server.port"};
 	struct tls_config tls = {
 		.enable = c->tls_enable,
 		.certfile = c->tls_certfile,
@@ -134,18 +173,34 @@ static void check_output(const struct config *c, struct yaml_errors *errors)
 		.psk = c->auth_key,
 	};
 
-	if (!yaml_was_set(errors, "output.server")) {
-		if (!yaml_was_set(errors, "output.file.path"))
-			yaml_error(
-				errors, "output",
-				"nowhere to send to: output.server or output.file.path is needed");
+	if (yaml_was_set(errors, "output.server") || yaml_was_set(errors, "output.servers")) {
+		check_servers(c, errors);
+		credentials_check(&tls, c->auth_enable, errors);
+	} else if (!yaml_was_set(errors, "output.file.path")) {
+		yaml_error(errors, "output",
+			   "nowhere to send to: output.server, output.servers or "
+			   "output.file.path is needed");
+	}
+}
+
+/* A quota of less than a few segments would be given up in large pieces. */
+static uint64_t segment_max(const struct config *c)
+{
+	return c->spool_max_bytes / 4;
+}
+
+static void check_spool(const struct config *c, struct yaml_errors *errors)
+{
+	if (!yaml_was_set(errors, "spool"))
 		return;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
-		if (!yaml_was_set(errors, parts[i]))
-			yaml_error(errors, parts[i], "is missing");
-	}
-	credentials_check(&tls, c->auth_enable, errors);
+	if (!yaml_was_set(errors, "spool.path") && c->spool_mode != SPOOL_OFF)
+		yaml_error(errors, "spool.path",
+			   "is missing: the folder to keep frames in (or set spool.mode to off)");
+	if (yaml_was_set(errors, "spool.segmentBytes") && c->spool_segment_bytes > segment_max(c))
+		yaml_error(errors, "spool.segmentBytes", "is above a quarter of spool.maxBytes");
+	/* Else a frame that does not shrink would find no room, ever. */
+	if (c->spool_max_bytes < 4 * c->block_bytes)
+		yaml_error(errors, "spool.maxBytes", "is below four times compressBlockSize");
 }
 
 /* Each list that differs, the empty one too, takes a bit of the masks: abi.h, PORT_SET(). */
@@ -188,6 +243,21 @@ static void check_interfaces(const struct config *c, struct yaml_errors *errors)
 	}
 }
 
+/* The one server of output.server makes a list too. */
+static int single_server(struct file *f)
+{
+	struct yaml_servers *servers = &f->c.servers;
+
+	servers->v = calloc(1, sizeof(*servers->v));
+	if (!servers->v)
+		return -ENOMEM;
+	servers->n = 1;
+	servers->v[0] =
+		(struct yaml_server){.host = f->server_host, .port = (uint16_t)f->server_port};
+	f->server_host = NULL;
+	return 0;
+}
+
 static int finish(void *into, struct yaml_errors *errors)
 {
 	struct file *f = into;
@@ -195,11 +265,17 @@ static int finish(void *into, struct yaml_errors *errors)
 	char name[HOST_NAME_MAX + 1];
 
 	check_output(c, errors);
+	check_spool(c, errors);
 	check_ports(c, errors);
 	check_interfaces(c, errors);
 	if (yaml_errors_count(errors))
 		return -EINVAL;
 
+	if (f->server_host && single_server(f) < 0)
+		return -ENOMEM;
+	if (!c->spool_path)
+		c->spool_mode = SPOOL_OFF;
+	c->spool_segment_bytes = MIN(c->spool_segment_bytes, segment_max(c));
 	c->micro = f->precision == PRECISION_MICRO;
 	c->gather_max_wait = yaml_was_set(errors, "gatherMaxWaitSec") ? f->wait_sec : f->wait_ms;
 	/* 0 means "at once": a timer needs more than that. */
@@ -261,6 +337,7 @@ struct tls_config config_tls(const struct config *c)
 		.certfile = c->auth_enable ? NULL : c->tls_certfile,
 		.keyfile = c->auth_enable ? NULL : c->tls_keyfile,
 		.cafile = c->auth_enable ? NULL : c->tls_cafile,
+		.crlfile = c->auth_enable ? NULL : c->tls_crlfile,
 		.psk = c->auth_enable ? c->auth_key : NULL,
 	};
 }

@@ -8,18 +8,19 @@
 #include "yaml.h"
 
 enum pcap_mode { PCAP_MODE_ALL, PCAP_MODE_ALLOW, PCAP_MODE_DENY };
+enum spool_mode { SPOOL_OVERFLOW, SPOOL_ALWAYS, SPOOL_OFF };
 enum backend { BACKEND_AUTO, BACKEND_TC };
 
 struct config {
-	/* output.server: host NULL when capture goes only to a file */
-	char *server_host;
-	uint64_t server_port;
+	/* output.server or output.servers; none when capture goes only to a file */
+	struct yaml_servers servers;
 	char *file_path; /* output.file.path, or NULL */
 	bool micro;      /* timestampPrecision: micro, for the file */
 
 	bool tls_enable; /* default true */
 	char *tls_certfile, *tls_keyfile, *tls_cafile;
-	char *tls_server_name; /* NULL: server_host */
+	char *tls_crlfile;
+	char *tls_server_name; /* NULL: the host that it connects to */
 	bool auth_enable;
 	char *auth_key;
 
@@ -29,6 +30,14 @@ struct config {
 	nsec_t gather_max_wait; /* gatherMaxWaitSec when set, else gatherMaxWaitMs */
 	uint64_t ring_bytes;    /* ringSize: all rings together; default 32 MiB */
 	uint64_t queue_bytes;   /* queueSize: frames that wait for the collector; 64 MiB */
+	/* spool: off without a path */
+	int spool_mode; /* enum spool_mode */
+	char *spool_path;
+	uint64_t spool_max_bytes;     /* spool.maxBytes: default 1 GiB */
+	nsec_t spool_max_age;         /* spool.maxAge: 0 any */
+	uint64_t spool_min_free;      /* spool.minFree: default 512 MiB */
+	uint64_t spool_segment_bytes; /* spool.segmentBytes: default 32 MiB, at most a quarter
+					 of maxBytes */
 	nsec_t shutdown_timeout;
 	char *log_filename;
 

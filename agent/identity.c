@@ -62,11 +62,21 @@ static int hash_id(const uint8_t machine[16], const char *name, uint8_t ret[16])
 	return 0;
 }
 
+void identity_set_agent_id(struct identity *id, const uint8_t agent_id[16])
+{
+	size_t at = 0;
+
+	memmove(id->agent_id, agent_id, sizeof(id->agent_id));
+	for (size_t i = 0; i < sizeof(id->agent_id); i++)
+		at += (size_t)snprintf(id->agent_id_text + at, sizeof(id->agent_id_text) - at,
+				       i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x",
+				       id->agent_id[i]);
+}
+
 int identity_get(const char *agent_name, struct identity *ret, struct err *err)
 {
 	struct identity id = {.epoch = clock_realtime()};
 	uint8_t machine[16];
-	size_t at = 0;
 	int r;
 
 	r = read_id(BOOT_ID, id.boot_id);
@@ -77,10 +87,7 @@ int identity_get(const char *agent_name, struct identity *ret, struct err *err)
 	r = hash_id(machine, agent_name, id.agent_id);
 	if (r < 0)
 		return err_set(err, r, "cannot hash the machine's id");
-	for (size_t i = 0; i < sizeof(id.agent_id); i++)
-		at += (size_t)snprintf(id.agent_id_text + at, sizeof(id.agent_id_text) - at,
-				       i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x",
-				       id.agent_id[i]);
+	identity_set_agent_id(&id, id.agent_id);
 	*ret = id;
 	return 0;
 }

@@ -20,5 +20,7 @@ struct identity {
  * their names do.
  */
 int identity_get(const char *agent_name, struct identity *ret, struct err *err);
+/* It is another one than the machine says. */
+void identity_set_agent_id(struct identity *id, const uint8_t agent_id[16]);
 
 #endif

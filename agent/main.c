@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "agent.h"
+#include "check.h"
 #include "gzip.h"
 #include "log.h"
 #include "util.h"

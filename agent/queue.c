@@ -25,7 +25,7 @@ struct record {
 	uint32_t size; /* whole record, aligned; 0: go on at the front */
 	uint32_t tally_size;
 	uint32_t wire_size;
-	uint32_t pad;
+	uint32_t type; /* enum stream_type */
 };
 
 struct queue {
@@ -35,7 +35,9 @@ struct queue {
 	size_t head, tail, used; /* oldest record, free space, bytes between */
 	uint64_t next_seq;
 	int fd;
-	/* Where the reader is, so that walking the queue is not searching it. */
+	int watch_fd; /* -1: none */
+	size_t watch_level;
+	/* Where the uplink is, so that walking the queue is not searching it. */
 	size_t cursor;
 	uint64_t cursor_seq; /* seq of the record at cursor; 0: start at head */
 };
@@ -54,6 +56,7 @@ struct queue *queue_new(size_t bytes)
 	pthread_mutex_init(&q->lock, NULL);
 	q->size = align8(bytes);
 	q->next_seq = 1;
+	q->watch_fd = -1;
 	q->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	q->ring = mmap(NULL, q->size, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -121,9 +124,11 @@ int queue_push(struct queue *q, const struct stream_header *header, const void *
 	struct stream_header h = *header;
 	struct record *rec;
 	uint8_t *p;
-	size_t offset;
+	size_t offset, before;
+	int watch_fd = -1;
 
 	pthread_mutex_lock(&q->lock);
+	before = q->used;
 	offset = SIZE_MAX;
 	if (header->type != STREAM_DATA || q->size - q->used >= size + CONTROL_RESERVE)
 		offset = reserve(q, size);
@@ -139,6 +144,7 @@ int queue_push(struct queue *q, const struct stream_header *header, const void *
 		.size = (uint32_t)size,
 		.tally_size = (uint32_t)tally_size,
 		.wire_size = (uint32_t)wire_size,
+		.type = h.type,
 	};
 	p = (uint8_t *)(rec + 1);
 	if (tally_size)
@@ -152,9 +158,13 @@ int queue_push(struct queue *q, const struct stream_header *header, const void *
 		memcpy(p + head_len, body, body_len);
 	q->tail = offset + size;
 	q->used += size;
+	if (before <= q->watch_level && q->used > q->watch_level)
+		watch_fd = q->watch_fd;
 	pthread_mutex_unlock(&q->lock);
 
 	event_signal(q->fd);
+	if (watch_fd >= 0)
+		event_signal(watch_fd);
 	return 0;
 }
 
@@ -165,15 +175,13 @@ int queue_push_control(struct queue *q, uint8_t type, const void *payload, size_
 	return queue_push(q, &h, payload, n, NULL, 0, NULL);
 }
 
-bool queue_next(struct queue *q, uint64_t seq, struct queue_message *ret)
+/* The record of @seq, which is here. Whoever reads at the front leaves the cursor alone. */
+static const struct record *find(struct queue *q, uint64_t seq)
 {
-	const struct record *rec;
-	bool found = false;
-	const uint8_t *p;
+	const struct record *rec = at(q, skip_mark(q, q->head));
 
-	pthread_mutex_lock(&q->lock);
-	if (!q->used || seq >= q->next_seq)
-		goto out;
+	if (rec->seq == seq)
+		return rec;
 	if (!q->cursor_seq || q->cursor_seq > seq)
 		q->cursor = q->head;
 	q->cursor = skip_mark(q, q->cursor);
@@ -183,21 +191,49 @@ bool queue_next(struct queue *q, uint64_t seq, struct queue_message *ret)
 		rec = at(q, q->cursor);
 	}
 	q->cursor_seq = rec->seq;
-	p = (const uint8_t *)(rec + 1);
-	*ret = (struct queue_message){
-		.seq = rec->seq,
-		.size = rec->wire_size,
-		.tally_size = rec->tally_size,
-		.wire = p + rec->tally_size,
-		.tally = rec->tally_size ? (const struct tally *)(const void *)p : NULL,
-	};
-	found = true;
-out:
-	pthread_mutex_unlock(&q->lock);
-	return found;
+	return rec;
 }
 
-void queue_ack(struct queue *q, uint64_t seq, queue_acked_fn *fn, void *ctx)
+static uint64_t first_seq(const struct queue *q)
+{
+	return q->used ? at(q, skip_mark(q, q->head))->seq : q->next_seq;
+}
+
+int queue_read(struct queue *q, uint64_t seq, struct buf *wire, struct backlog_message *ret,
+	       struct tally *tally)
+{
+	const struct record *rec;
+	const uint8_t *p;
+	int r = 0;
+
+	buf_reset(wire);
+	pthread_mutex_lock(&q->lock);
+	if (seq < first_seq(q) || seq >= q->next_seq)
+		goto out;
+	rec = find(q, seq);
+	p = (const uint8_t *)(rec + 1);
+	buf_put(wire, p + rec->tally_size, rec->wire_size);
+	if (buf_failed(wire)) {
+		r = -ENOMEM;
+		goto out;
+	}
+	if (tally) {
+		tally->n = 0;
+		memcpy(tally, p, rec->tally_size);
+	}
+	*ret = (struct backlog_message){
+		.seq = seq,
+		.last_seq = seq,
+		.type = (uint8_t)rec->type,
+		.size = rec->wire_size,
+	};
+	r = 1;
+out:
+	pthread_mutex_unlock(&q->lock);
+	return r;
+}
+
+static void forget(struct queue *q, uint64_t seq, queue_acked_fn *fn, void *ctx)
 {
 	pthread_mutex_lock(&q->lock);
 	while (q->used) {
@@ -211,7 +247,7 @@ void queue_ack(struct queue *q, uint64_t seq, queue_acked_fn *fn, void *ctx)
 		}
 		if (rec->seq > seq)
 			break;
-		if (rec->tally_size) {
+		if (fn && rec->tally_size) {
 			memcpy(&tally, rec + 1, rec->tally_size);
 			fn(ctx, &tally);
 		}
@@ -223,12 +259,22 @@ void queue_ack(struct queue *q, uint64_t seq, queue_acked_fn *fn, void *ctx)
 	pthread_mutex_unlock(&q->lock);
 }
 
+void queue_ack(struct queue *q, uint64_t seq, queue_acked_fn *fn, void *ctx)
+{
+	forget(q, seq, fn, ctx);
+}
+
+void queue_release(struct queue *q, uint64_t seq)
+{
+	forget(q, seq, NULL, NULL);
+}
+
 uint64_t queue_first_seq(struct queue *q)
 {
 	uint64_t seq;
 
 	pthread_mutex_lock(&q->lock);
-	seq = q->used ? at(q, skip_mark(q, q->head))->seq : q->next_seq;
+	seq = first_seq(q);
 	pthread_mutex_unlock(&q->lock);
 	return seq;
 }
@@ -253,6 +299,11 @@ size_t queue_bytes(struct queue *q)
 	return used;
 }
 
+size_t queue_capacity(const struct queue *q)
+{
+	return q->size;
+}
+
 bool queue_half_full(struct queue *q)
 {
 	return queue_bytes(q) > q->size / 2;
@@ -261,4 +312,12 @@ bool queue_half_full(struct queue *q)
 int queue_fd(const struct queue *q)
 {
 	return q->fd;
+}
+
+void queue_watch(struct queue *q, int fd, size_t level)
+{
+	pthread_mutex_lock(&q->lock);
+	q->watch_fd = fd;
+	q->watch_level = level;
+	pthread_mutex_unlock(&q->lock);
 }

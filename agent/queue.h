@@ -1,31 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Numbered messages on their way: from the moment they get their seq until the
- * collector has acknowledged them. One ring of bytes, reserved once; a message that
+ * Numbered messages in memory: from the moment they get their seq until they are
+ * acknowledged or on disk (backlog.h). One ring of bytes, reserved once; a message that
  * does not fit is refused, nothing is ever pushed out. DATA leaves room for the control
- * messages that tell what was lost.
- *
- * Any thread pushes. Only the uplink thread reads and acknowledges, so what
- * queue_next() returned stays valid until that thread acknowledges it.
+ * messages that tell what was lost. Thread-safe, and never waits for anything but its own
+ * lock.
  */
 #ifndef PS_QUEUE_H
 #define PS_QUEUE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "stream.h"
+#include "backlog_message.h"
 #include "tally.h"
 
 struct queue;
-
-struct queue_message {
-	uint64_t seq;
-	uint32_t size;       /* of the wire bytes: header and payload */
-	uint32_t tally_size; /* bytes of @tally that are stored; 0: no packets in it */
-	const uint8_t *wire;
-	const struct tally *tally;
-};
 
 /* Room for @bytes of messages; memory is touched only as it is used. */
 struct queue *queue_new(size_t bytes);
@@ -41,18 +32,27 @@ int queue_push(struct queue *q, const struct stream_header *header, const void *
 /* A control message: payload only. */
 int queue_push_control(struct queue *q, uint8_t type, const void *payload, size_t n);
 
-/* The first message whose seq is >= @seq; false when there is none (yet). */
-bool queue_next(struct queue *q, uint64_t seq, struct queue_message *ret);
+/*
+ * Copy the message @seq into @wire (reset first) and, unless it is NULL, what is in it into
+ * @tally (n 0: no packets). 1; 0: it is not here, not yet or not any more; -ENOMEM.
+ */
+int queue_read(struct queue *q, uint64_t seq, struct buf *wire, struct backlog_message *ret,
+	       struct tally *tally);
 
-/* Forget all up to @seq; @fn is called for each that held packets. */
+/* Acknowledged: forget all up to @seq; @fn is called for each that held packets. */
 typedef void queue_acked_fn(void *ctx, const struct tally *tally);
 void queue_ack(struct queue *q, uint64_t seq, queue_acked_fn *fn, void *ctx);
+/* All up to @seq are somewhere else now: forget them here. */
+void queue_release(struct queue *q, uint64_t seq);
 
 uint64_t queue_first_seq(struct queue *q); /* of the oldest, or the next to come */
 uint64_t queue_next_seq(struct queue *q);
-size_t queue_bytes(struct queue *q); /* in use */
+size_t queue_bytes(struct queue *q);          /* in use */
+size_t queue_capacity(const struct queue *q); /* of all */
 bool queue_half_full(struct queue *q);
 /* Readable (eventfd) after a push; the uplink reads it away. */
 int queue_fd(const struct queue *q);
+/* Make the eventfd @fd readable too, when a push takes what is in use above @level bytes. */
+void queue_watch(struct queue *q, int fd, size_t level);
 
 #endif

@@ -1,150 +1,143 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is said on a connection: straight-line code over a non-blocking socket. First
- * TLS, HELLO and WELCOME, then one poll loop that sends what credit allows and takes
- * acknowledgements. No DATA leaves before WELCOME: in TLS 1.3 the client's handshake
- * succeeds before the server has judged the client's certificate.
+ * A session after WELCOME: one poll loop that sends what credit allows and takes
+ * acknowledgements, until uplink_leave.c says that it is over. Belongs to the uplink thread.
  *
- * Invariants: sent_seq is the last message wholly handed to the connection; what is
- * above the queue's oldest and up to sent_seq waits for an ACK and counts against
- * the credit. After a reconnect sending goes on from the collector's resume number.
+ * Invariants: sent_seq is the last message wholly handed to the connection; what is above
+ * `acked` waits for an ACK and is kept by the backlog. The message under way is a copy of
+ * ours, so that the backlog may move or give up its own meanwhile.
  */
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 
-#include "gzip.h"
 #include "log.h"
 #include "uplink_internal.h"
 #include "util.h"
 
-#define HANDSHAKE_TIMEOUT (10 * NSEC_PER_SEC)
-#define BYE_TIMEOUT       (2 * NSEC_PER_SEC)
-#define MISSED_HEARTBEATS 3
-/* A collector that says something else means trouble for itself or for us. */
-#define HEARTBEAT_MIN_MS    100u
-#define HEARTBEAT_MAX_MS    600000u
+#define MISSED_HEARTBEATS   3
 #define CONTROL_WAITING_MAX (64u << 10)
+#define INPUT_MAX           64 /* reads, before it is the other direction's turn */
+#define WAIT_MOST           (5 * NSEC_PER_SEC)
+#define READ_AGAIN          NSEC_PER_SEC
+#define REPEAT_LOG          (60 * NSEC_PER_SEC)
 
-int uplink_wait(struct uplink *u, short events, bool queue_too, nsec_t timeout, struct err *err)
+/* A hole in an epoch of an earlier run: for the line that tells of it. */
+static void count_gap(struct uplink *u)
 {
-	bool stopping = atomic_load(&u->stopping);
-	struct pollfd fds[] = {
-		{.fd = u->fd, .events = events},
-		{.fd = stopping ? -1 : u->stop_fd, .events = POLLIN},
-		{.fd = queue_too ? queue_fd(u->config.queue) : -1, .events = POLLIN},
-	};
-	nsec_t now = clock_monotonic();
+	struct stream_gap gap;
 
-	if (stopping) {
-		nsec_t deadline = atomic_load(&u->stop_deadline);
+	if (u->session.sending.type != STREAM_GAP || u->session.sending.seq <= u->old_gap_seq ||
+	    stream_gap_decode(u->wire.data + STREAM_HEADER_SIZE, u->wire.len - STREAM_HEADER_SIZE,
+			      &gap, NULL) < 0)
+		return;
+	u->old_gap_seq = u->session.sending.seq;
+	u->old_lost_messages += gap.last_seq - gap.first_seq + 1;
+	for (size_t i = 0; i < gap.n_parts; i++)
+		u->old_lost_packets += gap.parts[i].lost.packets;
+	stream_gap_free(&gap);
+}
 
-		if (now >= deadline)
-			return err_set(err, -ECANCELED, "the time to stop has run out");
-		timeout = MIN(timeout, deadline - now);
-	}
-	if (poll(fds, ARRAY_SIZE(fds), (int)(timeout / NSEC_PER_MSEC + 1)) < 0 && errno != EINTR)
-		return err_sys(err, -errno, "cannot wait for the collector");
-	if (fds[2].revents)
-		event_clear(queue_fd(u->config.queue));
+/* A collector that takes less than we may send is set up wrong, or no collector. */
+static int check_size(const struct uplink *u, struct err *err)
+{
+	const struct uplink_session *s = &u->session;
+	struct stream_header h;
+	int r = stream_header_decode(u->wire.data, &h, err);
+
+	if (r < 0)
+		return err_wrap(err, r, "message %llu", (unsigned long long)s->sending.seq);
+	if (h.payload_len > s->max_payload || h.raw_len > s->max_raw)
+		return err_set(err, -EMSGSIZE,
+			       "the collector takes messages of at most %u bytes (%u inflated), "
+			       "but one of %u (%u) is to be sent",
+			       s->max_payload, s->max_raw, h.payload_len, h.raw_len);
 	return 0;
 }
 
-static void put_control(struct uplink *u, uint8_t type, const struct buf *payload)
+/* A disk that gives nothing now may do so later: that is no fault of the collector. */
+static void read_failed(struct uplink *u, const struct err *err)
 {
-	stream_message(&u->control, type, 0, payload->data, payload->len);
+	nsec_t now = clock_monotonic();
+
+	u->session.read_again = now + READ_AGAIN;
+	if (u->read_logged && now - u->read_logged < REPEAT_LOG)
+		return;
+	u->read_logged = now;
+	log_error("nothing can be sent now: %s", err->text);
 }
 
-/* Send of @data from *at on what the connection takes. 1: all of it is sent. */
-static int send_some(struct uplink *u, const uint8_t *data, size_t size, size_t *at,
-		     struct err *err)
+/* Have the next message in u->wire: 1; 0: there is none; -errno: the session cannot go on. */
+static int load_message(struct uplink *u, struct err *err)
 {
-	while (*at < size) {
-		ssize_t n = tls_send(u->tls, data + *at, size - *at, err);
-
-		if (n == -EAGAIN)
-			return 0;
-		if (n < 0)
-			return (int)n;
-		*at += (size_t)n;
-	}
-	return 1;
-}
-
-static int send_control(struct uplink *u, struct err *err)
-{
+	struct uplink_session *s = &u->session;
+	struct err why;
 	int r;
 
-	if (buf_failed(&u->control))
-		return err_set(err, -ENOMEM, "out of memory");
-	if (u->control_at == u->control.len)
+	if (s->sending.size)
 		return 1;
-	r = send_some(u, u->control.data, u->control.len, &u->control_at, err);
-	if (r == 1) {
-		buf_reset(&u->control);
-		u->control_at = 0;
+	if (backlog_empty(u->backlog) || clock_monotonic() < s->read_again)
+		return 0;
+	r = backlog_read(u->backlog, s->sent_seq + 1, &u->wire, &s->sending, &why);
+	if (r < 0)
+		read_failed(u, &why);
+	if (r <= 0) {
+		s->sending.size = 0;
+		return 0;
 	}
-	return r;
-}
-
-/* Is there a message that credit allows to begin with now? */
-static bool next_message(struct uplink *u)
-{
-	if (!queue_next(u->config.queue, u->sent_seq + 1, &u->sending)) {
-		u->sending.size = 0;
-		return false;
-	}
-	if (u->sending.size > u->credit && u->unacked) {
-		u->sending.size = 0;
-		return false;
-	}
-	u->sending_at = 0;
-	return true;
+	s->sending_at = 0;
+	if (backlog_is_recovered(u->backlog))
+		count_gap(u);
+	r = check_size(u, err);
+	return r < 0 ? r : 1;
 }
 
 /* 1: nothing left that could be sent now; 0: the connection is full. */
-static int send_queue(struct uplink *u, struct err *err)
+static int send_waiting(struct uplink *u, struct err *err)
 {
+	struct uplink_session *s = &u->session;
+
 	for (;;) {
 		int r;
 
-		if (!u->sending.size) {
-			r = send_control(u, err);
+		if (!s->begun) {
+			r = uplink_send_control(u, err);
 			if (r <= 0)
 				return r;
-			if (!next_message(u))
+			if (s->leaving || s->bye_sent)
+				return 1;
+			r = load_message(u, err);
+			if (r < 0)
+				return r;
+			if (r == 0 || (s->sending.size > s->credit && s->unreturned))
 				return 1;
 		}
-		r = send_some(u, u->sending.wire, u->sending.size, &u->sending_at, err);
+		r = uplink_send_message(u, err);
 		if (r <= 0)
 			return r;
-		u->sent_seq = u->sending.seq;
-		u->unacked += u->sending.size;
-		u->credit -= MIN(u->credit, u->sending.size);
-		u->sending.size = 0;
 	}
-}
-
-static void settle_committed(void *ctx, const struct tally *tally)
-{
-	struct uplink *u = ctx;
-
-	book_settle(u->config.book, tally, LEDGER_COMMITTED);
 }
 
 static int on_ack(struct uplink *u, const uint8_t *payload, size_t n, struct err *err)
 {
+	struct uplink_session *s = &u->session;
 	struct stream_ack ack;
+	uint64_t seq;
 	int r = stream_ack_decode(payload, n, &ack, err);
 
 	if (r < 0)
 		return r;
-	if (ack.written > u->sent_seq)
+	seq = MAX(ack.written, ack.durable);
+	if (seq > s->sent_seq)
 		return err_set(err, -EPROTO, "the collector acknowledged %llu, but %llu was sent",
-			       (unsigned long long)ack.written, (unsigned long long)u->sent_seq);
-	u->credit += ack.credit;
-	u->unacked -= MIN(u->unacked, ack.credit);
-	queue_ack(u->config.queue, ack.written, settle_committed, u);
+			       (unsigned long long)seq, (unsigned long long)s->sent_seq);
+	if (__builtin_add_overflow(s->credit, ack.credit, &s->credit))
+		s->credit = UINT64_MAX;
+	s->unreturned -= MIN(s->unreturned, ack.credit);
+	seq = s->durable ? ack.durable : ack.written;
+	if (seq > s->acked) {
+		s->acked = seq;
+		backlog_ack(u->backlog, seq);
+	}
 	return 0;
 }
 
@@ -161,19 +154,19 @@ static int on_ping(struct uplink *u, const uint8_t *payload, size_t n, struct er
 		return err_set(err, -EPROTO, "the collector asks more than it takes answers");
 	ping.received_ns = clock_realtime();
 	stream_ping_encode(&answer, &ping);
-	put_control(u, STREAM_PONG, &answer);
+	uplink_put_control(u, STREAM_PONG, &answer);
 	return 0;
 }
 
-static int on_error(struct uplink *u, const uint8_t *payload, size_t n, struct err *err)
+static int on_bye(struct uplink *u, const uint8_t *payload, size_t n, struct err *err)
 {
-	struct stream_error e;
-	int r = stream_error_decode(payload, n, &e, err);
+	struct stream_bye bye;
+	int r = stream_bye_decode(payload, n, &bye, err);
 
 	if (r < 0)
 		return r;
-	u->retry_after_ms = MIN(e.retry_after_ms, 10 * UPLINK_BACKOFF_MAX_MS);
-	return err_set(err, -ECONNREFUSED, "the collector says: %s", e.text);
+	u->session.bye_heard = MAX(bye.reason, 1u);
+	return 0;
 }
 
 static int on_message(struct uplink *u, const struct stream_header *h, const uint8_t *payload,
@@ -187,10 +180,9 @@ static int on_message(struct uplink *u, const struct stream_header *h, const uin
 	case STREAM_PONG:
 		return 0;
 	case STREAM_BYE:
-		u->bye_heard = true;
-		return 0;
+		return on_bye(u, payload, h->payload_len, err);
 	case STREAM_ERROR:
-		return on_error(u, payload, h->payload_len, err);
+		return uplink_on_error(u, payload, h->payload_len, err);
 	default:
 		if (h->flags & STREAM_FLAG_OPTIONAL)
 			return 0;
@@ -199,260 +191,137 @@ static int on_message(struct uplink *u, const struct stream_header *h, const uin
 	}
 }
 
-/*
- * Is a whole message at the front of the @n bytes at @in? Then *ret is its header and
- * its size is returned; 0: not yet.
- */
-static long whole_message(const uint8_t *in, size_t n, struct stream_header *ret, struct err *err)
-{
-	int r;
-
-	if (n < STREAM_HEADER_SIZE)
-		return 0;
-	r = stream_header_decode(in, ret, err);
-	if (r < 0)
-		return err_wrap(err, r, "the collector's answer cannot be read");
-	if (ret->payload_len > STREAM_CONTROL_MAX)
-		return err_set(err, -EMSGSIZE, "the collector sent a message of %u bytes",
-			       ret->payload_len);
-	if (n < STREAM_HEADER_SIZE + ret->payload_len)
-		return 0;
-	if (gzip_crc32(0, in + STREAM_HEADER_SIZE, ret->payload_len) != ret->payload_crc)
-		return err_set(err, -EBADMSG, "a message from the collector is damaged");
-	return (long)(STREAM_HEADER_SIZE + ret->payload_len);
-}
-
-/*
- * The connection ended with @r. A collector with TLS answers plain text with an alert, which
- * is shorter than any message, and hangs up: that says more than the end does.
- */
-static int connection_over(const struct uplink *u, int r, struct err *err)
-{
-	static const uint8_t alert[] = {0x15, 3}; /* RFC 8446, 5.1: type, major version */
-
-	if (u->in_len >= sizeof(alert) && memcmp(u->in, alert, sizeof(alert)) == 0)
-		return err_set(err, -EPROTO,
-			       "the collector answers with TLS, but tls.enable is false here");
-	return r < 0 ? r : err_set(err, -ECONNRESET, "the collector closed the connection");
-}
-
-/* Read what there is: 1 something, 0 nothing, -errno the connection is over. */
-static int receive(struct uplink *u, struct err *err)
-{
-	ssize_t n = tls_recv(u->tls, u->in + u->in_len, UPLINK_RECEIVE_BUFFER - u->in_len, err);
-
-	if (n == -EAGAIN)
-		return 0;
-	if (n <= 0)
-		return connection_over(u, (int)n, err);
-	u->in_len += (size_t)n;
-	u->last_heard = clock_monotonic();
-	return 1;
-}
-
-static void consume(struct uplink *u, size_t n)
-{
-	u->in_len -= n;
-	memmove(u->in, u->in + n, u->in_len);
-}
-
 /* Deal with the whole messages that were read: the first may have come along with WELCOME. */
 static int handle_messages(struct uplink *u, struct err *err)
 {
 	struct stream_header h;
 	size_t at = 0;
-	long n;
+	long n = 0;
 
-	while ((n = whole_message(u->in + at, u->in_len - at, &h, err)) > 0) {
+	while (!u->session.bye_heard &&
+	       (n = uplink_whole_message(u->in + at, u->session.in_len - at, &h, err)) > 0) {
 		int r = on_message(u, &h, u->in + at + STREAM_HEADER_SIZE, err);
 
 		if (r < 0)
 			return r;
 		at += (size_t)n;
 	}
-	consume(u, at);
-	return (int)n;
+	uplink_consume(u, at);
+	return (int)MIN(n, 0);
 }
 
+/* 1: there may be more; 0: that was all. */
 static int handle_input(struct uplink *u, struct err *err)
 {
-	int r;
+	for (int i = 0; i < INPUT_MAX; i++) {
+		int r = handle_messages(u, err);
 
-	do {
-		r = handle_messages(u, err);
+		if (r == 0 && u->session.bye_heard)
+			return 0;
 		if (r == 0)
-			r = receive(u, err);
-	} while (r > 0);
-	return r;
-}
-
-static int say_hello(struct uplink *u, struct err *err)
-{
-	_cleanup_(buf_free) struct buf payload = {};
-	_cleanup_free_ struct stream_iface *ifaces = NULL;
-	struct stream_hello hello = {
-		.epoch = u->config.epoch,
-		.first_unacked = queue_first_seq(u->config.queue),
-		.next_seq = queue_next_seq(u->config.queue),
-		.realtime_ns = clock_realtime(),
-		.boottime_ns = clock_boottime(),
-		.version = PS_VERSION,
-	};
-	long n = book_interfaces(u->config.book, &ifaces);
-
-	if (n < 0)
-		return err_set(err, (int)n, "out of memory");
-	if (n > STREAM_INTERFACES_MAX)
-		log_warn("%ld interfaces have packets under way, at most %u can be announced", n,
-			 STREAM_INTERFACES_MAX);
-	memcpy(hello.agent_id, u->config.agent_id, sizeof(hello.agent_id));
-	memcpy(hello.boot_id, u->config.boot_id, sizeof(hello.boot_id));
-	snprintf(hello.agent_name, sizeof(hello.agent_name), "%s", u->config.agent_name);
-	hello.ifaces = ifaces;
-	hello.n_ifaces = MIN((size_t)n, STREAM_INTERFACES_MAX);
-	stream_hello_encode(&payload, &hello);
-	if (buf_failed(&payload))
-		return err_set(err, -ENOMEM, "out of memory");
-	put_control(u, STREAM_HELLO, &payload);
-	return 0;
-}
-
-static int take_welcome(struct uplink *u, const struct stream_welcome *w, struct err *err)
-{
-	uint64_t first = queue_first_seq(u->config.queue), next = queue_next_seq(u->config.queue);
-
-	/* The numbers that are here change all the time; the sentence must not. */
-	if (w->resume_seq < first || w->resume_seq > next)
-		return err_set(err, -EPROTO, "the collector wants message %llu, which is not here",
-			       (unsigned long long)w->resume_seq);
-	u->sent_seq = w->resume_seq - 1;
-	u->credit = w->credit;
-	u->unacked = 0;
-	u->heartbeat =
-		MIN(MAX(w->heartbeat_ms, HEARTBEAT_MIN_MS), HEARTBEAT_MAX_MS) * NSEC_PER_MSEC;
-	queue_ack(u->config.queue, u->sent_seq, settle_committed, u);
-	/* It may be another collector, or one that has just started. */
-	book_report_again(u->config.book);
-	return 0;
-}
-
-int uplink_introduce(struct uplink *u, struct err *err)
-{
-	nsec_t deadline = clock_monotonic() + HANDSHAKE_TIMEOUT;
-	struct stream_header h;
-	struct stream_welcome w;
-	bool secure = false;
-	long n = 0;
-	int r;
-
-	for (;;) {
-		nsec_t now = clock_monotonic();
-
-		r = secure ? send_control(u, err) : tls_handshake(u->tls, err);
-		if (r < 0 && r != -EAGAIN)
-			return r;
-		if (!secure && r > 0) {
-			secure = true;
-			r = say_hello(u, err);
-			if (r < 0)
-				return r;
-			continue;
-		}
-		if (secure) {
-			r = receive(u, err);
-			if (r < 0)
-				return r;
-			n = whole_message(u->in, u->in_len, &h, err);
-			if (n < 0)
-				return (int)n;
-			if (n > 0)
-				break;
-		}
-		if (now >= deadline)
-			return err_set(err, -ETIMEDOUT, "the collector did not answer within %d s",
-				       (int)(HANDSHAKE_TIMEOUT / NSEC_PER_SEC));
-		if (secure && tls_pending(u->tls))
-			continue;
-		r = uplink_wait(u, (short)(tls_events(u->tls) | (u->control.len ? POLLOUT : 0)),
-				false, deadline - now, err);
-		if (r < 0)
+			r = uplink_receive(u, err);
+		if (r <= 0)
 			return r;
 	}
-	if (h.type == STREAM_ERROR)
-		return on_error(u, u->in + STREAM_HEADER_SIZE, h.payload_len, err);
-	if (h.type != STREAM_WELCOME)
-		return err_set(err, -EPROTO, "the collector answered with %s instead of WELCOME",
-			       stream_type_name(h.type));
-	r = stream_welcome_decode(u->in + STREAM_HEADER_SIZE, h.payload_len, &w, err);
-	if (r < 0)
-		return r;
-	consume(u, (size_t)n);
-	return take_welcome(u, &w, err);
-}
-
-static void say_bye(struct uplink *u)
-{
-	_cleanup_(buf_free) struct buf payload = {};
-	struct stream_bye bye = {
-		.reason = STREAM_BYE_STOP,
-		.last_seq = queue_next_seq(u->config.queue) - 1,
-	};
-
-	stream_bye_encode(&payload, &bye);
-	put_control(u, STREAM_BYE, &payload);
-	u->bye_sent = true;
+	return 1;
 }
 
 static int heartbeat(struct uplink *u, nsec_t now, struct err *err)
 {
 	_cleanup_(buf_free) struct buf payload = {};
 	struct stream_ping ping = {.sent_ns = clock_realtime()};
+	struct uplink_session *s = &u->session;
 
-	if (now - u->last_heard > MISSED_HEARTBEATS * u->heartbeat)
+	if (now - s->last_heard >= MISSED_HEARTBEATS * s->heartbeat)
 		return err_set(err, -ETIMEDOUT, "the collector has been silent for %llu s",
-			       (unsigned long long)((now - u->last_heard) / NSEC_PER_SEC));
-	if (now - u->last_ping < u->heartbeat)
+			       (unsigned long long)((now - s->last_heard) / NSEC_PER_SEC));
+	if (now - s->last_ping < s->heartbeat || s->bye_sent)
 		return 0;
-	u->last_ping = now;
+	s->last_ping = now;
 	stream_ping_encode(&payload, &ping);
-	put_control(u, STREAM_PING, &payload);
+	uplink_put_control(u, STREAM_PING, &payload);
 	return 0;
+}
+
+/* Would this collector still be let in? */
+static int check_credentials(struct uplink *u, struct err *err)
+{
+	struct tls_context *now;
+	int r;
+
+	if (!atomic_exchange(&u->credentials_changed, false))
+		return 0;
+	now = tls_store_get(u->config.tls);
+	r = tls_recheck(u->tls, now, err);
+	tls_context_free(now);
+	return r < 0 ? err_wrap(err, r, "by the new credentials") : 0;
+}
+
+/* How long there is nothing to do if nothing happens. */
+static nsec_t next_event(const struct uplink *u, nsec_t now)
+{
+	const struct uplink_session *s = &u->session;
+	nsec_t at = MIN(now + WAIT_MOST, s->last_heard + MISSED_HEARTBEATS * s->heartbeat);
+	nsec_t real = clock_realtime();
+
+	if (!s->leaving && s->expires > real && s->expires - real < WAIT_MOST)
+		at = MIN(at, now + (s->expires - real));
+	if (s->bye_sent)
+		at = MIN(at, s->bye_by);
+	else
+		at = MIN(at, s->last_ping + s->heartbeat);
+	if (s->leaving && !s->bye_sent)
+		at = MIN(at, s->leave_by > now ? s->leave_by : s->leave_by + UPLINK_BYE_TIMEOUT);
+	if (s->read_again > now)
+		at = MIN(at, s->read_again);
+	return at > now ? at - now : NSEC_PER_MSEC;
+}
+
+/* One turn, which ends as uplink_judge_bye() says; then what to wait for, and how long. */
+static int turn(struct uplink *u, short *ret_events, nsec_t *ret_wait, struct err *err)
+{
+	bool more;
+	nsec_t now;
+	int r;
+
+	/* Input first: after a standstill of ours the collector was not silent. */
+	r = handle_input(u, err);
+	if (r < 0)
+		return r;
+	more = r > 0;
+	now = clock_monotonic();
+	r = heartbeat(u, now, err);
+	if (r == 0)
+		r = check_credentials(u, err);
+	if (r < 0)
+		return r;
+	uplink_consider_end(u, now);
+	r = send_waiting(u, err);
+	if (r < 0)
+		return r;
+	/* The message that was under way may have been the last. */
+	uplink_consider_end(u, now);
+	*ret_events = r > 0 && !u->control.len ? POLLIN : POLLIN | POLLOUT;
+	*ret_wait = more ? 0 : next_event(u, now);
+	return uplink_judge_bye(u, now, err);
 }
 
 int uplink_converse(struct uplink *u, struct err *err)
 {
-	u->last_heard = u->last_ping = clock_monotonic();
-	for (;;) {
-		nsec_t now = clock_monotonic();
-		short events = POLLIN;
-		int r;
+	struct uplink_session *s = &u->session;
 
-		r = heartbeat(u, now, err);
-		if (r == 0)
-			r = send_queue(u, err);
-		if (r == 0)
-			events |= POLLOUT;
-		if (r >= 0)
-			r = handle_input(u, err);
+	s->last_heard = s->last_ping = clock_monotonic();
+	for (;;) {
+		nsec_t wait = 0;
+		short events = 0;
+		int r = turn(u, &events, &wait, err);
+
+		if (r == -EAGAIN)
+			r = uplink_wait(u, events, !s->bye_sent, wait, err);
+		else if (r >= 0)
+			return r;
+		/* Whoever leaves for now has said so, and need not hear that it was heard. */
 		if (r < 0)
-			return u->bye_sent && queue_bytes(u->config.queue) == 0 ? 0 : r;
-		if (u->bye_heard) {
-			if (u->bye_sent)
-				return 0;
-			u->retry_after_ms = UPLINK_BACKOFF_MIN_MS;
-			return err_set(err, -ECONNRESET, "the collector is stopping");
-		}
-		if (atomic_load(&u->stopping) && !u->bye_sent && !queue_bytes(u->config.queue)) {
-			atomic_store(&u->stop_deadline,
-				     MIN(atomic_load(&u->stop_deadline), now + BYE_TIMEOUT));
-			say_bye(u);
-			continue;
-		}
-		/* An ACK may have given credit for more. */
-		if (!(events & POLLOUT) && !u->sending.size && next_message(u))
-			continue;
-		r = uplink_wait(u, events, true, u->heartbeat / 2, err);
-		if (r < 0)
-			return u->bye_sent ? 0 : r;
+			return s->bye_sent == STREAM_BYE_DRAIN ? UPLINK_LEFT : r;
 	}
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Puts the parts together and takes them apart in the opposite order. Everything here
- * runs on the main thread, but for fatal(), which workers call.
+ * runs on the main thread, but for fatal(), which workers and the committer call, and wake(), which
+ * is the committer's.
  *
  * Stopping: the workers stop accepting, end their sessions and finish; one that hangs
  * in a write to a reader that does not read is freed by output_cancel() after a while.
- * Then nobody writes any more, and the ledgers are final.
+ * Then nobody writes any more, the ledgers are final, and the last commit is made.
  */
 #include "collector.h"
 
@@ -13,6 +14,8 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 
+#include "commit.h"
+#include "journal.h"
 #include "listener.h"
 #include "log.h"
 #include "output.h"
@@ -22,22 +25,27 @@
 #include "worker.h"
 
 #define HELLO_TIMEOUT  (10 * NSEC_PER_SEC)
-#define HEARTBEAT      (10 * NSEC_PER_SEC)
 #define STORAGE_RETRY  (500 * NSEC_PER_MSEC)
 #define STOP_TIMEOUT   (3 * NSEC_PER_SEC)
 #define FEEDS_AT_REST  4096u        /* streams that are kept in mind after they ended */
-#define IFACES_AT_REST (256u << 10) /* of all of them; below 200 MB */
-#define IFACES_MAX     (1u << 20)   /* of these and of the sessions; below 800 MB */
-#define PAYLOAD_SHARE  (256u << 10) /* of each session, for large messages */
-#define PAYLOAD_MIN    (64u << 20)
+#define IFACES_AT_REST (256u << 10) /* of all of them; below 250 MB */
+#define IFACES_MAX     (512u << 10) /* of these and of the sessions; below 500 MB */
+#define PAYLOAD_PART   2u           /* of the memory of all sessions, for large messages */
+#define GUESTS_PART    4u           /* of maxSessions, for those without HELLO */
 #define WORKERS_MAX    64u
 #define FDS_PER_WORKER 4u
 #define FDS_OTHER      64u
 
+/* All that agents can make it remember has to fit into one commit. */
+#define FEEDS_MAX (CONFIG_SESSIONS_MAX + FEEDS_AT_REST)
+#define SAVED_MAX ((uint64_t)IFACES_MAX * REGISTRY_IFACE_BYTES + FEEDS_MAX * REGISTRY_FEED_BYTES)
+_Static_assert(SAVED_MAX < JOURNAL_BODY_MAX - (16u << 20), "JOURNAL_BODY_MAX is too small");
+
 struct collector {
 	const struct config *config;
-	struct tls_context *tls;
+	struct tls_store *tls;
 	struct output *output;
+	struct commit *commit;
 	struct registry *registry;
 	struct listener listener;
 	struct noise noise;
@@ -54,6 +62,14 @@ static void report_line(void *ctx, enum log_level level, const char *line)
 	log_line(level, "%s", line);
 }
 
+static void wake(void *ctx)
+{
+	struct collector *c = ctx;
+
+	for (unsigned int i = 0; i < c->n_workers; i++)
+		worker_wake(c->workers[i]);
+}
+
 /* Every worker may come here with the same news. */
 static void fatal(void *ctx, const struct err *err)
 {
@@ -66,9 +82,9 @@ static void fatal(void *ctx, const struct err *err)
 }
 
 /* As many descriptors as sessions may need, as far as the hard limit goes. */
-static void raise_fd_limit(uint64_t max_sessions)
+static void raise_fd_limit(uint64_t max_sessions, uint64_t max_guests)
 {
-	rlim_t want = max_sessions + WORKERS_MAX * FDS_PER_WORKER + FDS_OTHER;
+	rlim_t want = max_sessions + 2 * max_guests + WORKERS_MAX * FDS_PER_WORKER + FDS_OTHER;
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= want)
@@ -95,11 +111,24 @@ static int start_workers(struct collector *c, struct err *err)
 	return 0;
 }
 
+static size_t max_guests(const struct config *config)
+{
+	return MAX((size_t)LISTENER_GUESTS_MIN, config->max_sessions / GUESTS_PART);
+}
+
 static int open_parts(struct collector *c, struct err *err)
 {
 	const struct config *config = c->config;
 	const struct tls_config tls = config_tls(config);
-	const struct output_config output = {.path = config->file_path, .micro = config->micro};
+	const struct commit_config commit = {
+		.path = config->file_path,
+		.micro = config->micro,
+		.durable = config->ack == ACK_DURABLE,
+		.wait = config->commit_wait,
+		.wake = wake,
+		.fatal = fatal,
+		.ctx = c,
+	};
 	const struct registry_limits limits = {
 		.feeds = config->max_sessions + FEEDS_AT_REST,
 		.resting_ifaces = IFACES_AT_REST,
@@ -107,19 +136,43 @@ static int open_parts(struct collector *c, struct err *err)
 	};
 	int r;
 
-	r = tls_context_new(TLS_COLLECTOR, &tls, &c->tls, err);
+	r = tls_store_new(TLS_COLLECTOR, &tls, &c->tls, err);
 	if (r < 0)
 		return r;
 	/* The port before the file: a second collector finds out before it makes one. */
 	r = listener_open(&c->listener, config->listen_address, (uint16_t)config->listen_port,
-			  config->max_sessions, err);
+			  max_guests(config), err);
 	if (r < 0)
 		return r;
-	r = output_new(&output, &c->output, err);
-	if (r < 0)
-		return r;
-	c->registry = registry_new(&limits, c->output, report_line, NULL);
-	return c->registry ? 0 : err_set(err, -ENOMEM, "out of memory");
+	c->registry = registry_new(&limits, NULL, report_line, NULL);
+	if (!c->registry)
+		return err_set(err, -ENOMEM, "out of memory");
+	return commit_open(&commit, c->registry, &c->output, &c->commit, err);
+}
+
+static void set_up_env(struct collector *c)
+{
+	const struct config *config = c->config;
+
+	c->env = (struct session_env){
+		.tls = c->tls,
+		.tls_enable = config->tls_enable,
+		.allow = &config->allow,
+		.any_name = config->any_name,
+		.registry = c->registry,
+		.output = c->output,
+		.commit = c->commit,
+		.noise = &c->noise,
+		.max_sessions = config->max_sessions,
+		.memory = config->memory_bytes,
+		.payload_max = MAX(config->memory_bytes / PAYLOAD_PART, STREAM_PAYLOAD_MAX),
+		.credit = config->credit_bytes,
+		.hello_timeout = HELLO_TIMEOUT,
+		.heartbeat = config->heartbeat,
+		.retry = STORAGE_RETRY,
+		.fatal = fatal,
+		.ctx = c,
+	};
 }
 
 int collector_new(const struct config *config, struct collector **ret, struct err *err)
@@ -135,23 +188,13 @@ int collector_new(const struct config *config, struct collector **ret, struct er
 	c->failed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r = c->failed_fd < 0 ? err_sys(err, -errno, "cannot make an eventfd") : open_parts(c, err);
 	if (r == 0) {
-		c->env = (struct session_env){
-			.tls = c->tls,
-			.tls_enable = config->tls_enable,
-			.registry = c->registry,
-			.output = c->output,
-			.noise = &c->noise,
-			.payload_max = MAX(config->max_sessions * PAYLOAD_SHARE, PAYLOAD_MIN),
-			.credit = config->credit_bytes,
-			.hello_timeout = HELLO_TIMEOUT,
-			.heartbeat = HEARTBEAT,
-			.retry = STORAGE_RETRY,
-			.fatal = fatal,
-			.ctx = c,
-		};
-		raise_fd_limit(config->max_sessions);
+		set_up_env(c);
+		raise_fd_limit(config->max_sessions, max_guests(config));
 		r = start_workers(c, err);
 	}
+	/* It wakes workers, so they are there first. */
+	if (r == 0)
+		r = commit_start(c->commit, err);
 	if (r < 0)
 		collector_free(c);
 	else
@@ -174,6 +217,20 @@ void collector_report(struct collector *c)
 	registry_report(c->registry);
 }
 
+void collector_reload(struct collector *c, bool force)
+{
+	struct err err;
+	int r = tls_store_refresh(c->tls, force, &err);
+
+	if (r < 0)
+		log_error("%s; the credentials that were loaded before stay in use", err.text);
+	if (r <= 0)
+		return;
+	if (c->config->tls_enable)
+		log_info("the credentials were loaded again, new sessions use them");
+	wake(c);
+}
+
 static void stop_workers(struct collector *c)
 {
 	nsec_t deadline = clock_monotonic() + STOP_TIMEOUT;
@@ -186,28 +243,38 @@ static void stop_workers(struct collector *c)
 			output_cancel(c->output);
 			cancelled = true;
 		}
-		worker_free(c->workers[i]);
+		worker_join(c->workers[i]);
 	}
 }
 
-struct collector *collector_free(struct collector *c)
+int collector_free(struct collector *c)
 {
 	struct err err;
+	int r = 0;
 
-	if (!c)
-		return NULL;
 	stop_workers(c);
 	listener_close(&c->listener);
-	if (c->output && output_finish(c->output, &err) < 0)
+	if (c->commit)
+		r = commit_stop(c->commit, &err);
+	if (r < 0)
+		log_error("%s; what was written after the last commit is not acknowledged, and "
+			  "will come again",
+			  err.text);
+	if (c->output && output_finish(c->output, &err) < 0) {
 		log_error("%s; what was written last may be missing there", err.text);
+		r = -EIO;
+	}
 	if (c->n_workers)
 		collector_report(c);
+	for (unsigned int i = 0; i < c->n_workers; i++)
+		worker_free(c->workers[i]);
+	commit_free(c->commit);
 	registry_free(c->registry);
 	output_free(c->output);
-	tls_context_free(c->tls);
+	tls_store_free(c->tls);
 	noise_destroy(&c->noise);
 	if (c->failed_fd >= 0)
 		close(c->failed_fd);
 	free(c);
-	return NULL;
+	return r;
 }

@@ -20,7 +20,7 @@
 struct file {
 	struct config c;
 	char *server_name;
-	int precision, format, ack;
+	int precision, format, names;
 };
 
 enum { PRECISION_NANO, PRECISION_MICRO };
@@ -30,7 +30,19 @@ static const char *const precisions[] = {
 	NULL,
 };
 static const char *const formats[] = {"pcap", "!pcapng", NULL};
-static const char *const acks[] = {"written", "!durable", NULL};
+static const char *const acks[] = {
+	[ACK_DURABLE] = "durable",
+	[ACK_WRITTEN] = "written",
+	NULL,
+};
+enum { NAMES_IDENTITY, NAMES_ANY };
+static const char *const names[] = {
+	[NAMES_IDENTITY] = "identity",
+	[NAMES_ANY] = "any",
+	NULL,
+};
+
+#define IDENTITY_MAX 255 /* bytes of the longest one that a certificate can carry */
 
 #define AT(member) offsetof(struct file, member)
 
@@ -52,6 +64,8 @@ static const struct yaml_key keys[] = {
 	 .help = "key of tls.certfile"},
 	{"tls.cafile", YAML_STRING, AT(c.tls_cafile), .max = PATH_MAX - 1,
 	 .help = "who may sign the agents' certificates"},
+	{"tls.crlfile", YAML_STRING, AT(c.tls_crlfile), .max = PATH_MAX - 1,
+	 .help = "which of the agents' certificates were revoked"},
 	{"tls.serverName", YAML_STRING, AT(server_name), .max = 253,
 	 .help = "for agents; taken so that both can share a `tls` block"},
 	{"auth.enable", YAML_BOOL, AT(c.auth_enable), .fallback = "false",
@@ -59,16 +73,29 @@ static const struct yaml_key keys[] = {
 	{"auth.key", YAML_STRING, AT(c.auth_key), .min = CREDENTIALS_KEY_MIN,
 	 .max = CREDENTIALS_KEY_MAX, .help = "the shared key"},
 
+	{"agents.allow", YAML_STRINGS, AT(c.allow), .max = IDENTITY_MAX,
+	 .help = "patterns of the identities that may connect"},
+	{"agents.names", YAML_ENUM, AT(names), .names = names, .fallback = "identity",
+	 .help = "any: an agent may use a name that is not in its certificate"},
+
 	{"logFilename", YAML_STRING, AT(c.log_filename), .max = PATH_MAX - 1,
 	 .help = "file of the log"},
 	{"format", YAML_ENUM, AT(format), .names = formats, .fallback = "pcap",
 	 .help = "of the output"},
 	{"timestampPrecision", YAML_ENUM, AT(precision), .names = precisions, .fallback = "nano",
 	 .help = "of the time stamps in output.file"},
-	{"ack", YAML_ENUM, AT(ack), .names = acks, .fallback = "written",
+	{"ack", YAML_ENUM, AT(c.ack), .names = acks, .fallback = "durable",
 	 .help = "when an agent may forget a frame"},
-	{"maxSessions", YAML_UINT, AT(c.max_sessions), .min = 1, .max = 65536, .fallback = "4096",
-	 .help = "agents at the same time"},
+	{"commitIntervalMs", YAML_DURATION, AT(c.commit_wait), .min = NSEC_PER_MSEC,
+	 .max = 10 * NSEC_PER_SEC, .unit = NSEC_PER_MSEC, .fallback = "50",
+	 .help = "how long frames wait for each other before they are made durable"},
+	{"heartbeat", YAML_DURATION, AT(c.heartbeat), .min = 100 * NSEC_PER_MSEC,
+	 .max = 600 * NSEC_PER_SEC, .unit = NSEC_PER_SEC, .fallback = "10s",
+	 .help = "how often a silent connection is tried"},
+	{"memoryBudget", YAML_SIZE, AT(c.memory_bytes), .min = 16u << 20, .max = 1ull << 40,
+	 .fallback = "1280MB", .help = "memory of all sessions together"},
+	{"maxSessions", YAML_UINT, AT(c.max_sessions), .min = 1, .max = CONFIG_SESSIONS_MAX,
+	 .fallback = "4096", .help = "agents at the same time"},
 	{"creditBytes", YAML_SIZE, AT(c.credit_bytes), .min = 2u << 20, .max = 1u << 30,
 	 .fallback = "4MB", .help = "bytes under way from one agent"},
 	{"metrics", YAML_UNSUPPORTED, .help = "HTTP listener for metrics"},
@@ -95,6 +122,30 @@ static const struct yaml_key keys[] = {
 	{"taps", YAML_FOREIGN, .help = "ps-agent"},
 };
 
+/* Identities come with certificates: without them all agents are the same one. */
+static void check_agents(const struct file *f, struct yaml_errors *errors)
+{
+	static const char *const paths[] = {"agents.allow", "agents.names"};
+	const char *why = NULL;
+
+	if (!f->c.tls_enable)
+		why = "needs certificates to know agents by, and tls.enable is false";
+	else if (f->c.auth_enable)
+		why = "needs certificates to know agents by; with auth.enable all have one key";
+	if (why) {
+		if (yaml_was_set(errors, paths[0]))
+			yaml_error(errors, paths[0], "%s", why);
+		if (f->names == NAMES_IDENTITY && yaml_was_set(errors, paths[1]))
+			yaml_error(errors, paths[1], "%s", why);
+		return;
+	}
+	/* Is that nobody, or everybody? Better not to guess. */
+	if (yaml_was_set(errors, paths[0]) && !f->c.allow.n)
+		yaml_error(errors, paths[0],
+			   "is empty and would keep all agents out; leave it out to let all in "
+			   "that tls.cafile vouches for");
+}
+
 static int finish(void *into, struct yaml_errors *errors)
 {
 	struct file *f = into;
@@ -105,6 +156,7 @@ static int finish(void *into, struct yaml_errors *errors)
 		.certfile = c->tls_certfile,
 		.keyfile = c->tls_keyfile,
 		.cafile = c->tls_cafile,
+		.crlfile = c->tls_crlfile,
 		.psk = c->auth_key,
 	};
 
@@ -113,10 +165,17 @@ static int finish(void *into, struct yaml_errors *errors)
 			yaml_error(errors, needed[i], "is missing");
 	}
 	credentials_check(&tls, c->auth_enable, errors);
+	check_agents(f, errors);
+	if (c->ack == ACK_DURABLE && yaml_was_set(errors, "ack") && c->file_path &&
+	    (!strcmp(c->file_path, "stdout") || !strcmp(c->file_path, "-")))
+		yaml_error(errors, "ack",
+			   "nothing that goes to stdout can be made durable: leave this out, or "
+			   "write to a file");
 	if (yaml_errors_count(errors))
 		return -EINVAL;
 
 	c->micro = f->precision == PRECISION_MICRO;
+	c->any_name = f->names == NAMES_ANY;
 	return 0;
 }
 
@@ -166,6 +225,7 @@ struct tls_config config_tls(const struct config *c)
 		.certfile = c->auth_enable ? NULL : c->tls_certfile,
 		.keyfile = c->auth_enable ? NULL : c->tls_keyfile,
 		.cafile = c->auth_enable ? NULL : c->tls_cafile,
+		.crlfile = c->auth_enable ? NULL : c->tls_crlfile,
 		.psk = c->auth_enable ? c->auth_key : NULL,
 	};
 }

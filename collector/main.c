@@ -21,9 +21,12 @@
 
 enum { EXIT_USAGE = 2 };
 
+#define CREDENTIALS_INTERVAL (5 * NSEC_PER_SEC) /* to look whether their files have changed */
+
 static const char usage[] =
 	"usage: ps-collector --config FILE [--check]\n"
 	"       ps-collector --init-pki DIR [NAME...]\n"
+	"       ps-collector --issue-agent DIR NAME\n"
 	"       ps-collector --version | --help\n"
 	"\n"
 	"Receives captured packets from ps-agents and writes them as pcap.\n"
@@ -32,15 +35,17 @@ static const char usage[] =
 	"      --check          try configuration, keys, address and output, then exit\n"
 	"      --init-pki DIR   make a CA, and certificates for collector and agents, in DIR;\n"
 	"                       NAMEs (hosts, addresses) go into the collector's certificate\n"
+	"      --issue-agent DIR  make a certificate for the one agent called NAME, signed by\n"
+	"                       the CA in DIR: agent-NAME.crt, agent-NAME.key\n"
 	"      --version        versions of the program and its libraries\n"
 	"      --help           this text\n";
 
 struct options {
-	const char *config, *pki_dir;
+	const char *config, *pki_dir, *issue_dir;
 	bool check;
 };
 
-enum { OPTION_CHECK = 256, OPTION_INIT_PKI, OPTION_VERSION, OPTION_HELP };
+enum { OPTION_CHECK = 256, OPTION_INIT_PKI, OPTION_ISSUE_AGENT, OPTION_VERSION, OPTION_HELP };
 
 static void print_version(void)
 {
@@ -55,6 +60,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"config", required_argument, NULL, 'c'},
 		{"check", no_argument, NULL, OPTION_CHECK},
 		{"init-pki", required_argument, NULL, OPTION_INIT_PKI},
+		{"issue-agent", required_argument, NULL, OPTION_ISSUE_AGENT},
 		{"version", no_argument, NULL, OPTION_VERSION},
 		{"help", no_argument, NULL, OPTION_HELP},
 		{},
@@ -72,6 +78,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case OPTION_INIT_PKI:
 			o->pki_dir = optarg;
 			break;
+		case OPTION_ISSUE_AGENT:
+			o->issue_dir = optarg;
+			break;
 		case OPTION_VERSION:
 			print_version();
 			return EXIT_SUCCESS;
@@ -83,7 +92,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 			return EXIT_USAGE;
 		}
 	}
-	if (!o->config == !o->pki_dir || (o->pki_dir && o->check) || (o->config && optind < argc)) {
+	if (!!o->config + !!o->pki_dir + !!o->issue_dir != 1 || (o->check && !o->config) ||
+	    (o->config && optind < argc) || (o->issue_dir && optind + 1 != argc)) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
@@ -95,6 +105,16 @@ static int init_pki(const char *dir, char *const names[], int n_names)
 	struct err err;
 
 	if (pki_init(dir, names, (size_t)n_names, &err) == 0)
+		return EXIT_SUCCESS;
+	fprintf(stderr, "ps-collector: %s\n", err.text);
+	return EXIT_FAILURE;
+}
+
+static int issue_agent(const char *dir, const char *name)
+{
+	struct err err;
+
+	if (pki_issue_agent(dir, name, &err) == 0)
 		return EXIT_SUCCESS;
 	fprintf(stderr, "ps-collector: %s\n", err.text);
 	return EXIT_FAILURE;
@@ -139,6 +159,26 @@ static void tell_manager(const char *state)
 		log_warn("%s, ignoring", err.text);
 }
 
+/* One of those that the main thread reads. True when it is time to go. */
+static bool take_signal(struct collector *c, int signal_fd)
+{
+	struct signalfd_siginfo info;
+
+	if (read(signal_fd, &info, sizeof(info)) != sizeof(info))
+		return false;
+	switch (info.ssi_signo) {
+	case SIGUSR1:
+		collector_report(c);
+		return false;
+	case SIGHUP:
+		collector_reload(c, true);
+		return false;
+	default:
+		log_info("stopping on %s", info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+		return true;
+	}
+}
+
 /* Until it is time to go: an exit status. */
 static int wait_for_signals(struct collector *c, int signal_fd)
 {
@@ -146,29 +186,24 @@ static int wait_for_signals(struct collector *c, int signal_fd)
 		{.fd = signal_fd, .events = POLLIN},
 		{.fd = collector_failed_fd(c), .events = POLLIN},
 	};
-	struct signalfd_siginfo info;
+	nsec_t look_at = clock_monotonic() + CREDENTIALS_INTERVAL;
 
 	for (;;) {
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0 && errno != EINTR) {
+		nsec_t now = clock_monotonic();
+
+		if (now >= look_at) {
+			collector_reload(c, false);
+			look_at = now + CREDENTIALS_INTERVAL;
+		}
+		if (poll(fds, ARRAY_SIZE(fds), (int)((look_at - now) / NSEC_PER_MSEC) + 1) < 0 &&
+		    errno != EINTR) {
 			log_error("cannot wait for signals, ending");
 			return EXIT_FAILURE;
 		}
 		if (fds[1].revents)
 			return EXIT_FAILURE;
-		if (!fds[0].revents || read(signal_fd, &info, sizeof(info)) != sizeof(info))
-			continue;
-		switch (info.ssi_signo) {
-		case SIGUSR1:
-			collector_report(c);
-			break;
-		case SIGHUP:
-			log_info("there is nothing to reload yet, ignoring SIGHUP");
-			break;
-		default:
-			log_info("stopping on %s",
-				 info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+		if (fds[0].revents && take_signal(c, signal_fd))
 			return EXIT_SUCCESS;
-		}
 	}
 }
 
@@ -195,7 +230,8 @@ static int serve(const struct config *config)
 	tell_manager("READY=1");
 	status = wait_for_signals(c, signal_fd);
 	tell_manager("STOPPING=1");
-	collector_free(c);
+	if (collector_free(c) < 0)
+		status = EXIT_FAILURE;
 	return status;
 }
 
@@ -209,6 +245,8 @@ int main(int argc, char **argv)
 		return status;
 	if (o.pki_dir)
 		return init_pki(o.pki_dir, argv + optind, argc - optind);
+	if (o.issue_dir)
+		return issue_agent(o.issue_dir, argv[optind]);
 	if (o.check)
 		return check(o.config);
 	if (config_load(o.config, &config, stderr) < 0)

@@ -18,18 +18,19 @@ void noise_destroy(struct noise *n)
 	pthread_mutex_destroy(&n->lock);
 }
 
-bool noise_allow(struct noise *n, nsec_t now, unsigned int *ret_suppressed)
+static bool allow(struct noise *n, nsec_t now, unsigned int *lines, unsigned int most,
+		  unsigned int *ret_suppressed)
 {
 	bool allowed;
 
 	pthread_mutex_lock(&n->lock);
 	if (now - n->second >= NSEC_PER_SEC) {
 		n->second = now;
-		n->lines = 0;
+		n->lines = n->infos = 0;
 	}
-	allowed = n->lines < NOISE_LINES_PER_SECOND;
+	allowed = *lines < most;
 	if (allowed) {
-		n->lines++;
+		++*lines;
 		*ret_suppressed = n->suppressed;
 		n->suppressed = 0;
 	} else {
@@ -37,6 +38,11 @@ bool noise_allow(struct noise *n, nsec_t now, unsigned int *ret_suppressed)
 	}
 	pthread_mutex_unlock(&n->lock);
 	return allowed;
+}
+
+bool noise_allow(struct noise *n, nsec_t now, unsigned int *ret_suppressed)
+{
+	return allow(n, now, &n->lines, NOISE_LINES_PER_SECOND, ret_suppressed);
 }
 
 /* FNV-1a, 64 bits. */
@@ -71,18 +77,36 @@ bool noise_repeats(struct noise *n, nsec_t now, const char *peer, const char *na
 	return repeats;
 }
 
+static void write_line(enum log_level level, unsigned int suppressed, const char *fmt, va_list ap)
+{
+	char text[1024];
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	if (suppressed)
+		log_warn("%u lines about peers were left out", suppressed);
+	log_line(level, "%s", text);
+}
+
 void noise_warn(struct noise *n, const char *fmt, ...)
 {
 	unsigned int suppressed;
-	char text[1024];
 	va_list ap;
 
 	if (!noise_allow(n, clock_monotonic(), &suppressed))
 		return;
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	write_line(LOG_LEVEL_WARN, suppressed, fmt, ap);
 	va_end(ap);
-	if (suppressed)
-		log_warn("%u warnings about peers were left out", suppressed);
-	log_warn("%s", text);
+}
+
+void noise_info(struct noise *n, const char *fmt, ...)
+{
+	unsigned int suppressed;
+	va_list ap;
+
+	if (!allow(n, clock_monotonic(), &n->infos, NOISE_INFOS_PER_SECOND, &suppressed))
+		return;
+	va_start(ap, fmt);
+	write_line(LOG_LEVEL_INFO, suppressed, fmt, ap);
+	va_end(ap);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Warnings that strangers can cause: a bounded number of lines per second, the rest
- * counted. Thread-safe.
+ * Lines that strangers can cause: a bounded number of them per second, the rest counted.
+ * Thread-safe.
  */
 #ifndef PS_COLLECTOR_NOISE_H
 #define PS_COLLECTOR_NOISE_H
@@ -12,13 +12,14 @@
 #include "clock.h"
 
 #define NOISE_LINES_PER_SECOND 10u
+#define NOISE_INFOS_PER_SECOND 200u /* many agents may connect at once, and all do well */
 #define NOISE_REPEAT           (60 * NSEC_PER_SEC)
 #define NOISE_REMEMBERED       64u
 
 struct noise {
 	pthread_mutex_t lock;
 	nsec_t second; /* the one that is being counted */
-	unsigned int lines, suppressed;
+	unsigned int lines, infos, suppressed;
 	/* What was told of whom, by hash; a newer one with the same place replaces it. */
 	struct {
 		uint64_t hash;
@@ -42,7 +43,8 @@ bool noise_allow(struct noise *n, nsec_t now, unsigned int *ret_suppressed);
 bool noise_repeats(struct noise *n, nsec_t now, const char *peer, const char *name,
 		   const char *why);
 
-/* log_warn(), within those bounds. */
+/* log_warn() and log_info(), within those bounds. */
 __attribute__((format(printf, 2, 3))) void noise_warn(struct noise *n, const char *fmt, ...);
+__attribute__((format(printf, 2, 3))) void noise_info(struct noise *n, const char *fmt, ...);
 
 #endif

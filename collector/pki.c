@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A small public key infrastructure in one go: a CA that may sign only end entities, a
- * certificate for collectors and one for agents, told apart by their purpose.
+ * certificate for collectors and one for agents, told apart by their purpose. Later, with
+ * the same CA, certificates for single agents.
  *
- * Everything is made in memory first, then written, each file with O_EXCL, so nothing
- * that exists is ever touched; when a file fails, those written before it are removed.
- * Runs once, before the daemon starts, on the only thread.
+ * Everything is made in memory first, then written (pki_files.c). Runs once, instead of
+ * the daemon, on the only thread.
  */
 #include "pki.h"
 
@@ -14,11 +14,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/crypto.h>
-#include <gnutls/x509.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
 
+#include "pki_internal.h"
 #include "util.h"
 
 #define DAY_SEC        (24 * 3600)
@@ -31,42 +31,27 @@
 
 static const char *const always[] = {"localhost", "127.0.0.1", "::1"};
 
-enum { CA, COLLECTOR, AGENT, N_PAIRS };
+enum { CA, COLLECTOR, AGENT, N_PAIRS, ONE_AGENT = N_PAIRS };
 
 static const struct {
 	const char *name; /* of the files */
 	const char *cn;
 	const char *purpose;
-} kinds[N_PAIRS] = {
+} kinds[] = {
 	[CA] = {"ca", "ps CA", NULL},
 	[COLLECTOR] = {"collector", "ps-collector", GNUTLS_KP_TLS_WWW_SERVER},
 	[AGENT] = {"agent", "ps-agent", GNUTLS_KP_TLS_WWW_CLIENT},
-};
-
-struct pair {
-	gnutls_x509_crt_t crt;
-	gnutls_x509_privkey_t key;
-	gnutls_datum_t crt_pem, key_pem;
+	[ONE_AGENT] = {"agent-", "ps-agent", GNUTLS_KP_TLS_WWW_CLIENT},
 };
 
 struct pki {
-	struct pair pairs[N_PAIRS];
+	struct pki_pair pairs[N_PAIRS];
 };
 
 static void pki_done(struct pki *pki)
 {
-	for (size_t i = 0; i < N_PAIRS; i++) {
-		struct pair *p = &pki->pairs[i];
-
-		if (p->crt)
-			gnutls_x509_crt_deinit(p->crt);
-		if (p->key)
-			gnutls_x509_privkey_deinit(p->key);
-		if (p->key_pem.data)
-			gnutls_memset(p->key_pem.data, 0, p->key_pem.size);
-		gnutls_free(p->key_pem.data);
-		gnutls_free(p->crt_pem.data);
-	}
+	for (size_t i = 0; i < N_PAIRS; i++)
+		pki_pair_done(&pki->pairs[i]);
 }
 
 /* A host name as certificates carry it (RFC 1123), perhaps with "*." in front. */
@@ -152,11 +137,11 @@ static int add_agent_names(gnutls_x509_crt_t crt)
 }
 
 /* Subject, a random serial number, dates and the two key identifiers. */
-static int set_common(struct pair *p, struct pair *ca, const char *cn, int days)
+static int set_common(struct pki_pair *p, struct pki_pair *ca, const char *cn, int days)
 {
 	unsigned char serial[SERIAL_SIZE], id[64];
 	char unique[64];
-	time_t now = time(NULL);
+	time_t now = time(NULL), until = now + (time_t)days * DAY_SEC;
 	size_t id_size = sizeof(id);
 	int r;
 
@@ -165,6 +150,9 @@ static int set_common(struct pair *p, struct pair *ca, const char *cn, int days)
 		return r;
 	/* Positive, and of the same length whatever the bits. */
 	serial[0] = (serial[0] & 0x3f) | 0x40;
+	/* None is good for longer than the one that signs it. */
+	if (p != ca)
+		until = MIN(until, gnutls_x509_crt_get_expiration_time(ca->crt));
 	/* Two CAs that are called the same confuse people and path building. */
 	if (p == ca)
 		snprintf(unique, sizeof(unique), "%s %02x%02x%02x%02x", cn, serial[1], serial[2],
@@ -181,7 +169,7 @@ static int set_common(struct pair *p, struct pair *ca, const char *cn, int days)
 	if (r >= 0)
 		r = gnutls_x509_crt_set_activation_time(p->crt, now - CLOCK_SKEW_SEC);
 	if (r >= 0)
-		r = gnutls_x509_crt_set_expiration_time(p->crt, now + (time_t)days * DAY_SEC);
+		r = gnutls_x509_crt_set_expiration_time(p->crt, until);
 	if (r >= 0)
 		r = gnutls_x509_crt_set_key(p->crt, p->key);
 	if (r >= 0)
@@ -196,12 +184,16 @@ static int set_common(struct pair *p, struct pair *ca, const char *cn, int days)
 	return r;
 }
 
-static int make_pair(struct pki *pki, int kind, char *const names[], size_t n_names)
+/* @ca may be @p itself. */
+static int make_pair(struct pki_pair *p, struct pki_pair *ca, int kind, char *const names[],
+		     size_t n_names)
 {
-	struct pair *p = &pki->pairs[kind], *ca = &pki->pairs[CA];
-	unsigned int usage = kind == CA ? GNUTLS_KEY_KEY_CERT_SIGN : GNUTLS_KEY_DIGITAL_SIGNATURE;
+	unsigned int usage = kind == CA ? GNUTLS_KEY_KEY_CERT_SIGN | GNUTLS_KEY_CRL_SIGN
+					: GNUTLS_KEY_DIGITAL_SIGNATURE;
 	int r;
 
+	snprintf(p->name, sizeof(p->name), "%s%s", kinds[kind].name,
+		 kind == ONE_AGENT ? names[0] : "");
 	r = gnutls_x509_privkey_init(&p->key);
 	if (r >= 0)
 		r = gnutls_x509_privkey_generate(p->key, GNUTLS_PK_ECDSA,
@@ -221,6 +213,8 @@ static int make_pair(struct pki *pki, int kind, char *const names[], size_t n_na
 		r = add_collector_names(p->crt, names, n_names);
 	if (r >= 0 && kind == AGENT)
 		r = add_agent_names(p->crt);
+	if (r >= 0 && kind == ONE_AGENT)
+		r = add_name(p->crt, names[0]);
 	if (r >= 0)
 		r = gnutls_x509_crt_sign2(p->crt, ca->crt, ca->key, GNUTLS_DIG_SHA256, 0);
 	if (r >= 0)
@@ -231,70 +225,10 @@ static int make_pair(struct pki *pki, int kind, char *const names[], size_t n_na
 	return r;
 }
 
-static int write_file(int dir_fd, const char *name, mode_t mode, const gnutls_datum_t *data)
+static int cannot_make(const struct pki_pair *p, int r, struct err *err)
 {
-	_cleanup_close_ int fd = -1;
-	size_t done = 0;
-	int r = 0;
-
-	fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-	if (fd < 0)
-		return -errno;
-	while (!r && done < data->size) {
-		ssize_t n = write(fd, data->data + done, data->size - done);
-
-		if (n < 0 && errno != EINTR)
-			r = -errno;
-		done += n > 0 ? (size_t)n : 0;
-	}
-	if (!r && fsync(fd) < 0)
-		r = -errno;
-	if (r)
-		unlinkat(dir_fd, name, 0);
-	return r;
-}
-
-/* File number @i of the six: certificate, key, certificate, ... */
-static void file_name(size_t i, char out[32])
-{
-	snprintf(out, 32, "%s.%s", kinds[i / 2].name, i % 2 ? "key" : "crt");
-}
-
-static int write_all(const struct pki *pki, const char *dir, int dir_fd, struct err *err)
-{
-	char name[32];
-	struct stat st;
-	size_t i;
-	int r = 0;
-
-	/* Look before the first one is written; O_EXCL settles what changes meanwhile. */
-	for (i = 0; i < 2 * N_PAIRS; i++) {
-		file_name(i, name);
-		if (!fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW))
-			return err_set(err, -EEXIST,
-				       "\"%s/%s\" exists already; nothing has been written", dir,
-				       name);
-	}
-	for (i = 0; i < 2 * N_PAIRS; i++) {
-		const struct pair *p = &pki->pairs[i / 2];
-
-		file_name(i, name);
-		r = i % 2 ? write_file(dir_fd, name, 0600, &p->key_pem)
-			  : write_file(dir_fd, name, 0644, &p->crt_pem);
-		if (r)
-			break;
-	}
-	if (!r && fsync(dir_fd) < 0)
-		r = -errno;
-	if (!r)
-		return 0;
-
-	err_sys(err, r, "cannot write \"%s/%s\"", dir, name);
-	while (i-- > 0) {
-		file_name(i, name);
-		unlinkat(dir_fd, name, 0);
-	}
-	return r;
+	return err_set(err, -EIO, "cannot make the certificate %s.crt: %s", p->name,
+		       gnutls_strerror(r));
 }
 
 int pki_init(const char *dir, char *const names[], size_t n_names, struct err *err)
@@ -308,10 +242,9 @@ int pki_init(const char *dir, char *const names[], size_t n_names, struct err *e
 	if (r)
 		return r;
 	for (int kind = 0; kind < N_PAIRS; kind++) {
-		r = make_pair(&pki, kind, names, n_names);
+		r = make_pair(&pki.pairs[kind], &pki.pairs[CA], kind, names, n_names);
 		if (r < 0)
-			return err_set(err, -EIO, "cannot make the certificate %s.crt: %s",
-				       kinds[kind].name, gnutls_strerror(r));
+			return cannot_make(&pki.pairs[kind], r, err);
 	}
 
 	made = !mkdir(dir, 0700);
@@ -321,8 +254,31 @@ int pki_init(const char *dir, char *const names[], size_t n_names, struct err *e
 	if (dir_fd < 0)
 		r = err_sys(err, -errno, "cannot open the directory \"%s\"", dir);
 	else
-		r = write_all(&pki, dir, dir_fd, err);
+		r = pki_write(dir, dir_fd, pki.pairs, N_PAIRS, err);
 	if (r && made)
 		rmdir(dir);
 	return r;
+}
+
+int pki_issue_agent(const char *dir, const char *name, struct err *err)
+{
+	_cleanup_(pki_pair_done) struct pki_pair ca = {0}, agent = {0};
+	_cleanup_close_ int dir_fd = -1;
+	char copy[DNS_NAME_MAX + 1];
+	unsigned char addr[16];
+	int r;
+
+	/* What a certificate says for an agent's name must be that name and nothing else. */
+	if (!is_dns_name(name) || *name == '*' || inet_pton(AF_INET, name, addr) == 1)
+		return err_set(err, -EINVAL,
+			       "\"%s\" is no host name, so no certificate can be for it", name);
+	snprintf(copy, sizeof(copy), "%s", name);
+	dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir_fd < 0)
+		return err_sys(err, -errno, "cannot open the directory \"%s\"", dir);
+	r = pki_load(dir, dir_fd, kinds[CA].name, &ca, err);
+	if (r)
+		return r;
+	r = make_pair(&agent, &ca, ONE_AGENT, (char *const[]){copy}, 1);
+	return r < 0 ? cannot_make(&agent, r, err) : pki_write(dir, dir_fd, &agent, 1, err);
 }

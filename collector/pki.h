@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ps-collector --init-pki: a CA and the first certificates, for those who have none. */
+/*
+ * ps-collector --init-pki, --issue-agent: a CA and certificates for those who have none.
+ */
 #ifndef PS_COLLECTOR_PKI_H
 #define PS_COLLECTOR_PKI_H
 
@@ -15,5 +17,11 @@
  * already (-EEXIST), or one cannot be written, none is left behind.
  */
 int pki_init(const char *dir, char *const names[], size_t n_names, struct err *err);
+
+/*
+ * Write agent-NAME.crt and agent-NAME.key to @dir, signed by the ca.crt and ca.key there: a
+ * certificate for the one agent that is called @name, a host name. All or nothing, as above.
+ */
+int pki_issue_agent(const char *dir, const char *name, struct err *err);
 
 #endif

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What each message means (ps-stream(7)). Runs on the session's worker; the numbered
- * ones have the feed's turn. A message has an effect only after all of it was checked,
- * and its number counts as written only after all of it was written.
+ * ones have the feed's turn, within a commit. A message has an effect only after all of it was
+ * checked, and its number counts as taken only after all of it was written.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/random.h>
 
+#include "log.h"
 #include "session_internal.h"
 #include "util.h"
+
+#define RETRY_AFTER_MIN_MS 1000u
+#define RETRY_AFTER_MAX_MS 5000u
 
 void session_put(struct session *s, uint8_t type, const struct buf *payload)
 {
@@ -17,18 +22,14 @@ void session_put(struct session *s, uint8_t type, const struct buf *payload)
 	s->out.failed |= buf_failed(payload);
 }
 
-void session_put_ack(struct session *s)
+/* So that those who were sent away do not come back in one instant. */
+static uint32_t retry_after_ms(void)
 {
-	const struct stream_ack ack = {.written = s->written, .credit = s->credit};
-	struct buf b = {};
+	uint32_t random = (uint32_t)clock_monotonic();
+	ssize_t n = getrandom(&random, sizeof(random), GRND_NONBLOCK);
 
-	if (!s->ack_due)
-		return;
-	stream_ack_encode(&b, &ack);
-	session_put(s, STREAM_ACK, &b);
-	buf_free(&b);
-	s->ack_due = false;
-	s->credit = 0;
+	(void)n;
+	return RETRY_AFTER_MIN_MS + random % (RETRY_AFTER_MAX_MS - RETRY_AFTER_MIN_MS + 1);
 }
 
 void session_put_error(struct session *s, enum stream_error_code code, const char *text)
@@ -37,7 +38,7 @@ void session_put_error(struct session *s, enum stream_error_code code, const cha
 	struct buf b = {};
 
 	if (code == STREAM_E_BUSY || code == STREAM_E_STORAGE)
-		m.retry_after_ms = 5000;
+		m.retry_after_ms = retry_after_ms();
 	snprintf(m.text, sizeof(m.text), "%s", text);
 	stream_error_encode(&b, &m);
 	session_put(s, STREAM_ERROR, &b);
@@ -46,7 +47,7 @@ void session_put_error(struct session *s, enum stream_error_code code, const cha
 
 void session_put_bye(struct session *s, enum stream_bye_reason reason)
 {
-	const struct stream_bye bye = {.reason = reason, .last_seq = s->written};
+	const struct stream_bye bye = {.reason = reason, .last_seq = s->taken};
 	struct buf b = {};
 
 	stream_bye_encode(&b, &bye);
@@ -54,15 +55,7 @@ void session_put_bye(struct session *s, enum stream_bye_reason reason)
 	buf_free(&b);
 }
 
-void session_leave(struct session *s, enum feed_state state)
-{
-	if (!s->feed)
-		return;
-	registry_detach(s->env->registry, s->feed, &s->owner, state);
-	s->feed = NULL;
-}
-
-void session_put_ping(struct session *s)
+void session_put_ping(struct session *s, nsec_t now)
 {
 	const struct stream_ping ping = {.sent_ns = clock_realtime()};
 	struct buf b = {};
@@ -70,49 +63,26 @@ void session_put_ping(struct session *s)
 	stream_ping_encode(&b, &ping);
 	session_put(s, STREAM_PING, &b);
 	buf_free(&b);
+	s->pinged = ping.sent_ns;
+	s->ping_at = now + s->env->heartbeat;
 }
 
-static void put_welcome(struct session *s, uint64_t resume)
+/* The feed may be gone when this returns. */
+static void detach(struct session *s, enum feed_state state, nsec_t unknown_after)
 {
-	const struct stream_welcome m = {
-		.session_id = s->owner.session_id,
-		.resume_seq = resume,
-		.credit = s->env->credit,
-		.max_payload = STREAM_PAYLOAD_MAX,
-		.max_raw = STREAM_RAW_MAX,
-		.heartbeat_ms = (uint32_t)(s->env->heartbeat / NSEC_PER_MSEC),
-		.realtime_ns = clock_realtime(),
-	};
-	struct buf b = {};
+	struct commit *c = s->env->commit;
 
-	stream_welcome_encode(&b, &m);
-	session_put(s, STREAM_WELCOME, &b);
-	buf_free(&b);
+	commit_enter(c);
+	commit_touch(c, s->feed);
+	registry_detach(s->env->registry, s->feed, &s->owner, state, unknown_after);
+	commit_leave(c, NULL, 0);
+	s->feed = NULL;
 }
 
-static int take_hello(struct session *s, struct err *err)
+void session_leave(struct session *s, enum feed_state state)
 {
-	struct stream_hello m;
-	uint64_t resume;
-	int r;
-
-	r = stream_hello_decode(s->payload, s->header.payload_len, &m, err);
-	if (r < 0)
-		return r;
-	r = registry_attach(s->env->registry, tls_peer_identity(s->tls), &m, &s->owner, &s->feed,
-			    &resume, err);
-	if (r == 0) {
-		memcpy(s->agent_name, m.agent_name, sizeof(s->agent_name));
-		s->state = SESSION_STREAM;
-		s->written = resume - 1;
-		put_welcome(s, resume);
-		log_info("agent \"%s\" (%s) connected from %s: epoch %" PRIu64
-			 ", %zu interfaces, resumes at message %" PRIu64,
-			 s->agent_name, s->feed->agent_id_text, s->peer, m.epoch, m.n_ifaces,
-			 resume);
-	}
-	stream_hello_free(&m);
-	return r;
+	if (s->feed)
+		detach(s, state, 0);
 }
 
 static int take_meta(struct session *s, struct err *err)
@@ -121,175 +91,6 @@ static int take_meta(struct session *s, struct err *err)
 	int r = stream_meta_decode(s->payload, s->header.payload_len, &m, err);
 
 	return r < 0 ? r : feed_describe(s->feed, &m, err);
-}
-
-/* A run of blocks of one link type. */
-struct group {
-	size_t end; /* where it ends in the inflated message */
-	uint32_t link_type;
-	uint32_t packets;
-	uint64_t bytes;
-};
-
-/* Check and tally the blocks from @from on until the link type changes. */
-static int walk_group(struct session *s, size_t from, size_t size, struct group *ret,
-		      struct err *err)
-{
-	struct feed_iface *iface = NULL;
-	struct group g = {.end = from};
-	struct packet p;
-	long n;
-
-	while ((n = packet_next(s->scratch->raw + g.end, size - g.end, &p, err)) > 0) {
-		if (!iface || iface->meta.id != p.interface_id)
-			iface = feed_find(s->feed, p.interface_id);
-		if (!iface)
-			return err_set(err, -EPROTO, "a packet of interface %u, which is unknown",
-				       p.interface_id);
-		if (p.caplen > iface->meta.snaplen)
-			return err_set(err, -EPROTO,
-				       "%u bytes of a packet on \"%s\", whose snap length is %u",
-				       p.caplen, iface->meta.name, iface->meta.snaplen);
-		if (g.packets && iface->meta.link_type != g.link_type)
-			break;
-		g.link_type = iface->meta.link_type;
-		g.packets++;
-		g.bytes += p.len;
-		g.end += (size_t)n;
-		feed_tally(s->feed, iface, &p);
-	}
-	*ret = g;
-	return n < 0 ? (int)n : 0;
-}
-
-/*
- * Check every block of the message. When *ret_first is all of it, as it nearly always
- * is, its tally stands and the walk need not be repeated.
- */
-static int check_blocks(struct session *s, const struct stream_data *head, struct group *ret_first,
-			struct err *err)
-{
-	size_t size = s->header.raw_len;
-	struct group g = {}, first = {};
-	uint64_t bytes = 0, packets = 0;
-	int r;
-
-	for (size_t at = 0; at < size; at = g.end) {
-		if (at)
-			feed_settle(s->feed, FEED_FORGET, 0);
-		r = walk_group(s, at, size, &g, err);
-		if (r < 0)
-			return r;
-		if (!at)
-			first = g;
-		packets += g.packets;
-		bytes += g.bytes;
-	}
-	if (packets != head->packets || bytes != head->wire_bytes)
-		return err_set(err, -EPROTO,
-			       "a DATA message of %u packets, %" PRIu64
-			       " bytes on the wire, holds %" PRIu64 " and %" PRIu64,
-			       head->packets, head->wire_bytes, packets, bytes);
-	*ret_first = first;
-	return 0;
-}
-
-/* A full disk may still have room for small messages: it works when nobody else waits. */
-static void storage_works(struct session *s)
-{
-	if (atomic_load(&s->env->storage_failing) && atomic_load(&s->env->stuck) <= s->stuck &&
-	    atomic_exchange(&s->env->storage_failing, false))
-		log_info("the output takes packets again");
-}
-
-static void storage_fails(struct session *s, int code, const struct err *why)
-{
-	if (atomic_exchange(&s->env->storage_failing, true))
-		return;
-	log_error("%s%s; agents wait until it goes on",
-		  code == -ENOSPC || code == -EDQUOT ? "the disk is full: " : "", why->text);
-}
-
-/* Once per interface. */
-static void tell_unsupported(struct session *s, const struct err *why)
-{
-	for (struct feed_iface *i = s->feed->tallied; i; i = i->next_tallied) {
-		if (i->unsupported_told)
-			continue;
-		i->unsupported_told = true;
-		log_warn("agent \"%s\": packets of \"%s\" are lost: %s", s->agent_name,
-			 i->meta.name, why->text);
-	}
-}
-
-static int write_group(struct session *s, size_t from, const struct group *g, struct err *err)
-{
-	struct err why;
-	int r = output_write(s->env->output, g->link_type, s->scratch->raw + from, g->end - from,
-			     &why);
-
-	switch (r) {
-	case 0:
-		storage_works(s);
-		feed_settle(s->feed, FEED_WRITTEN, g->end);
-		return 0;
-	case -ENOTSUP:
-		tell_unsupported(s, &why);
-		feed_settle(s->feed, FEED_UNSUPPORTED, g->end);
-		return 0;
-	case -EPIPE:
-	case -ECANCELED:
-		return err_set(err, r, "%s", why.text);
-	default:
-		storage_fails(s, r, &why);
-		return err_set(err, -EAGAIN, "%s", why.text);
-	}
-}
-
-static int write_blocks(struct session *s, const struct group *first, struct err *err)
-{
-	size_t size = s->header.raw_len, at = s->feed->partial;
-	struct group g = *first;
-	int r;
-
-	if (at > size)
-		return err_set(err, -EPROTO, "a message is shorter than when it came first");
-	/* The tally of a message in one piece is there already. */
-	if (at || first->end < size) {
-		feed_settle(s->feed, FEED_FORGET, 0);
-		r = walk_group(s, at, size, &g, err);
-		if (r < 0)
-			return r;
-	}
-	for (;;) {
-		r = write_group(s, at, &g, err);
-		if (r < 0 || g.end == size)
-			return r;
-		at = g.end;
-		r = walk_group(s, at, size, &g, err);
-		if (r < 0)
-			return r;
-	}
-}
-
-static int take_data(struct session *s, struct err *err)
-{
-	struct stream_data head;
-	struct group first;
-	int r;
-
-	r = stream_data_decode(s->payload, s->header.payload_len, &head, err);
-	if (r == 0)
-		r = gzip_inflate(s->scratch->gzip, s->payload + STREAM_DATA_HEAD,
-				 s->header.payload_len - STREAM_DATA_HEAD, s->scratch->raw,
-				 s->header.raw_len, err);
-	if (r == 0)
-		r = check_blocks(s, &head, &first, err);
-	if (r == 0)
-		r = write_blocks(s, &first, err);
-	if (r < 0)
-		feed_settle(s->feed, FEED_FORGET, 0);
-	return r;
 }
 
 static int take_gap(struct session *s, uint64_t *ret_next, struct err *err)
@@ -339,7 +140,7 @@ static int take_stats(struct session *s, struct err *err)
 }
 
 /* The message is the expected one and the session has the turn. */
-static int take_expected(struct session *s, struct err *err)
+static int take_expected(struct session *s, size_t *ret_written, struct err *err)
 {
 	uint64_t next = s->header.seq + 1;
 	int r;
@@ -349,7 +150,7 @@ static int take_expected(struct session *s, struct err *err)
 		r = take_meta(s, err);
 		break;
 	case STREAM_DATA:
-		r = take_data(s, err);
+		r = session_take_data(s, ret_written, err);
 		break;
 	case STREAM_GAP:
 		r = take_gap(s, &next, err);
@@ -363,28 +164,60 @@ static int take_expected(struct session *s, struct err *err)
 	return r;
 }
 
-/* The rule of no holes. */
-static int take_numbered(struct session *s, struct err *err)
+/* The last number of a message that is here already. */
+static uint64_t last_of_repeated(const struct session *s, uint64_t next)
 {
-	uint64_t next;
-	int r = 0;
+	struct stream_gap m;
+	uint64_t last = s->header.seq;
 
-	if (!registry_begin(s->feed, &s->owner))
-		return err_set(err, -ESTALE, "another session carries the stream on");
-	next = s->feed->next_seq;
+	if (s->header.type == STREAM_GAP &&
+	    stream_gap_decode(s->payload, s->header.payload_len, &m, NULL) == 0) {
+		last = MAX(last, MIN(m.last_seq, next - 1));
+		stream_gap_free(&m);
+	}
+	return last;
+}
+
+/* The rule of no holes. With the turn; *ret_last is set when the message was taken. */
+static int take_in_order(struct session *s, uint64_t *ret_last, size_t *ret_written,
+			 struct err *err)
+{
+	uint64_t next = s->feed->next_seq;
+	int r;
+
 	if (s->header.seq > next)
-		r = err_set(err, -EPROTO, "message %" PRIu64 " where %" PRIu64 " should come",
-			    s->header.seq, next);
-	else if (s->header.seq == next)
-		r = take_expected(s, err);
-	next = s->feed->next_seq;
+		return err_set(err, -EPROTO, "message %" PRIu64 " where %" PRIu64 " should come",
+			       s->header.seq, next);
+	if (s->header.seq < next) {
+		*ret_last = last_of_repeated(s, next);
+		return 0;
+	}
+	r = take_expected(s, ret_written, err);
+	*ret_last = s->feed->next_seq - 1;
+	return r;
+}
+
+static int take_numbered(struct session *s, nsec_t now, struct err *err)
+{
+	struct commit *c = s->env->commit;
+	size_t written = 0;
+	uint64_t last = 0;
+	int r;
+
+	commit_enter(c);
+	if (!registry_begin(s->feed, &s->owner)) {
+		commit_leave(c, NULL, 0);
+		return err_set(err, -ESTALE, "another session carries the stream on");
+	}
+	r = take_in_order(s, &last, &written, err);
 	registry_end(s->feed);
-	if (r < 0)
-		return r;
-	s->written = next - 1;
-	s->credit += STREAM_HEADER_SIZE + s->header.payload_len;
-	s->ack_due = true;
-	return 0;
+	/* What was written of a message that then failed is news, too. */
+	commit_leave(c, s->feed, written);
+	if (r == -EINPROGRESS)
+		s->ticket = commit_hurry(c);
+	if (r == 0)
+		session_took(s, last, now);
+	return r;
 }
 
 static int take_ping(struct session *s, struct err *err)
@@ -402,25 +235,68 @@ static int take_ping(struct session *s, struct err *err)
 	return 0;
 }
 
+static int take_pong(struct session *s, struct err *err)
+{
+	nsec_t received = clock_realtime();
+	struct commit *c = s->env->commit;
+	struct stream_ping m;
+	int r = stream_ping_decode(s->payload, s->header.payload_len, &m, err);
+
+	if (r < 0)
+		return r;
+	/* One answer to each PING of ours. */
+	if (!s->pinged || m.sent_ns != s->pinged)
+		return 0;
+	s->pinged = 0;
+	commit_enter(c);
+	if (registry_begin(s->feed, &s->owner)) {
+		feed_clock(s->feed, m.sent_ns, m.received_ns, received);
+		registry_end(s->feed);
+	}
+	commit_leave(c, s->feed, 0);
+	return 0;
+}
+
+/* What is known of the stream after that goodbye. @last: the number that it has come to here. */
+static enum feed_state state_after(const struct session *s, const struct stream_bye *bye,
+				   uint64_t last)
+{
+	/* Its last counters are among what it kept back. */
+	if (bye->last_seq > last || (bye->last_seq < last && !s->recovered))
+		noise_warn(s->env->noise,
+			   "agent \"%s\" speaks of message %" PRIu64 ", the last here is %" PRIu64,
+			   s->agent_name, bye->last_seq, last);
+	else if (bye->reason == STREAM_BYE_UNCLEAN)
+		return FEED_BROKEN;
+	else if (bye->reason == STREAM_BYE_STOP)
+		return FEED_ENDED;
+	return FEED_LOST;
+}
+
 static int take_bye(struct session *s, struct err *err)
 {
+	struct commit *c = s->env->commit;
 	struct stream_bye m;
+	uint64_t last = 0;
 	int r = stream_bye_decode(s->payload, s->header.payload_len, &m, err);
 
 	if (r < 0)
 		return r;
-	if (!registry_begin(s->feed, &s->owner))
-		return err_set(err, -ESTALE, "another session carries the stream on");
-	registry_end(s->feed);
+	commit_enter(c);
+	r = registry_begin(s->feed, &s->owner) ? 0 : -ESTALE;
+	if (r == 0) {
+		last = s->feed->next_seq - 1;
+		registry_end(s->feed);
+	}
+	commit_leave(c, NULL, 0);
+	if (r < 0)
+		return err_set(err, r, "another session carries the stream on");
+	s->bye = m.reason == STREAM_BYE_DRAIN ? STREAM_BYE_DRAIN : STREAM_BYE_STOP;
 	session_put_ack(s);
-	session_put_bye(s, STREAM_BYE_STOP);
-	log_info("agent \"%s\" at %s said goodbye", s->agent_name, s->peer);
-	/* Its last counters are among what it kept back. */
-	if (m.last_seq != s->written)
-		noise_warn(s->env->noise,
-			   "agent \"%s\" speaks of message %" PRIu64 ", the last here is %" PRIu64,
-			   s->agent_name, m.last_seq, s->written);
-	session_leave(s, m.last_seq == s->written ? FEED_ENDED : FEED_LOST);
+	noise_info(s->env->noise, "agent \"%s\" at %s %s", s->agent_name, s->peer,
+		   m.reason == STREAM_BYE_DRAIN ? "goes away for now" : "said goodbye");
+	detach(s, state_after(s, &m, last), m.unknown_after);
+	s->ticket = commit_hurry(c);
 	return 1;
 }
 
@@ -432,23 +308,23 @@ static int take_error(struct session *s, struct err *err)
 	return r < 0 ? r : err_set(err, -ECONNABORTED, "the agent gave up: %s", m.text);
 }
 
-int session_message(struct session *s, struct err *err)
+int session_message(struct session *s, nsec_t now, struct err *err)
 {
 	if (gzip_crc32(0, s->payload, s->header.payload_len) != s->header.payload_crc)
 		return err_set(err, -EBADMSG, "%s message %" PRIu64 " is damaged",
 			       stream_type_name(s->header.type), s->header.seq);
 	if (s->state == SESSION_HELLO)
-		return take_hello(s, err);
+		return session_take_hello(s, now, err);
 	switch (s->header.type) {
 	case STREAM_META:
 	case STREAM_DATA:
 	case STREAM_GAP:
 	case STREAM_STATS:
-		return take_numbered(s, err);
+		return take_numbered(s, now, err);
 	case STREAM_PING:
 		return take_ping(s, err);
 	case STREAM_PONG:
-		return 0;
+		return take_pong(s, err);
 	case STREAM_BYE:
 		return take_bye(s, err);
 	case STREAM_ERROR:

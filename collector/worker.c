@@ -3,12 +3,13 @@
  * Every worker watches the one listening socket with EPOLLEXCLUSIVE, so that the kernel
  * wakes one for a connection, and keeps what it accepts until the end.
  *
- * One rule keeps the loop simple: events, passed deadlines and superseded sessions only
- * put a session on the run list; sessions are run, and freed, in one place. Deadlines
- * are found by looking at every session, but only when the earliest known one has come.
+ * One rule keeps the loop simple: events, passed deadlines and news only put a session on the
+ * run list; sessions are run, and freed, in one place. Deadlines are found by looking at every
+ * session, but only when the earliest known one has come.
  *
- * worker_stop() sets a flag and writes to wake_fd; other workers write to wake_fd when
- * they supersede a session here. All else belongs to the thread.
+ * worker_stop() sets a flag and writes to wake_fd. So do those who have news for sessions here:
+ * other workers when they supersede or evict one, the committer, who changes the credentials. All
+ * else belongs to the thread.
  */
 #include "worker.h"
 
@@ -32,7 +33,8 @@ struct connection {
 	struct connection *next_run;
 	bool queued, hangup;
 	struct session *session;
-	uint32_t events; /* that epoll watches for */
+	struct guest guest; /* until the session is introduced */
+	uint32_t events;    /* that epoll watches for */
 };
 
 struct worker {
@@ -44,6 +46,7 @@ struct worker {
 	int done_fd; /* eventfd, readable when the thread has come to its end */
 	atomic_bool stop;
 	bool stopping;
+	bool joined; /* the owner's */
 
 	struct connection *connections, *run_list;
 	nsec_t deadline; /* no session has an earlier one */
@@ -93,19 +96,29 @@ static void drop(struct worker *w, struct connection *c)
 		c->next->prev = c->prev;
 	/* Closing the socket takes it out of epoll. */
 	session_free(c->session);
+	listener_leave(w->listener, &c->guest);
 	free(c);
-	listener_done(w->listener);
+}
+
+/* Is its place given to another? */
+static bool is_evicted(const struct connection *c)
+{
+	return atomic_load(&c->guest.evicted) && !session_is_introduced(c->session);
 }
 
 static void run(struct worker *w, struct connection *c, nsec_t now)
 {
-	enum session_next next = session_run(c->session, now, c->hangup);
+	enum session_next next = SESSION_OVER;
 	uint32_t events;
 
+	if (!is_evicted(c))
+		next = session_run(c->session, now, c->hangup);
 	if (next == SESSION_OVER) {
 		drop(w, c);
 		return;
 	}
+	if (session_is_introduced(c->session))
+		listener_leave(w->listener, &c->guest);
 	c->hangup = false;
 	if (next == SESSION_AGAIN)
 		enqueue(w, c);
@@ -131,22 +144,15 @@ static void run_all(struct worker *w, nsec_t now)
 	}
 }
 
-static void adopt(struct worker *w, int fd, const char *peer, nsec_t now)
+static void adopt(struct worker *w, struct connection *c, int fd, const char *peer, nsec_t now)
 {
-	struct connection *c = calloc(1, sizeof(*c));
 	struct err err;
-	int r;
+	int r = session_new(w->env, &w->scratch, fd, peer, now, &c->session, &err);
 
-	if (!c) {
-		close(fd);
-		listener_done(w->listener);
-		return;
-	}
-	r = session_new(w->env, &w->scratch, fd, peer, now, &c->session, &err);
 	if (r < 0) {
 		noise_warn(w->env->noise, "peer %s is refused: %s", peer, err.text);
+		listener_leave(w->listener, &c->guest);
 		free(c);
-		listener_done(w->listener);
 		return;
 	}
 	c->next = w->connections;
@@ -167,17 +173,21 @@ static void accept_burst(struct worker *w, nsec_t now)
 	char peer[NET_ADDR_TEXT];
 
 	for (int i = 0; i < ACCEPT_BURST; i++) {
-		int fd = listener_accept(w->listener, peer);
+		struct connection *c = calloc(1, sizeof(*c));
+		int fd = c ? listener_accept(w->listener, &c->guest, w->scratch.wake_fd, now, peer)
+			   : -ENOMEM;
 
+		if (fd >= 0) {
+			adopt(w, c, fd, peer, now);
+			continue;
+		}
+		free(c);
 		if (fd == -EAGAIN)
 			return;
-		if (fd == -EBUSY)
-			continue;
-		if (fd < 0) {
+		if (fd != -EBUSY) {
 			listen_off(w, now + ACCEPT_BACKOFF);
 			return;
 		}
-		adopt(w, fd, peer, now);
 	}
 }
 
@@ -185,7 +195,7 @@ static void woken(struct worker *w)
 {
 	event_clear(w->scratch.wake_fd);
 	for (struct connection *c = w->connections; c; c = c->next)
-		if (session_superseded(c->session))
+		if (is_evicted(c) || session_has_news(c->session))
 			enqueue(w, c);
 }
 
@@ -320,10 +330,15 @@ out:
 	return 0;
 }
 
+void worker_wake(struct worker *w)
+{
+	event_signal(w->scratch.wake_fd);
+}
+
 void worker_stop(struct worker *w)
 {
 	atomic_store(&w->stop, true);
-	event_signal(w->scratch.wake_fd);
+	worker_wake(w);
 }
 
 bool worker_wait(struct worker *w, nsec_t deadline)
@@ -342,11 +357,18 @@ bool worker_wait(struct worker *w, nsec_t deadline)
 	}
 }
 
+void worker_join(struct worker *w)
+{
+	if (!w->joined)
+		pthread_join(w->thread, NULL);
+	w->joined = true;
+}
+
 struct worker *worker_free(struct worker *w)
 {
 	if (!w)
 		return NULL;
-	pthread_join(w->thread, NULL);
+	worker_join(w);
 	release(w);
 	return NULL;
 }

@@ -42,6 +42,10 @@ static void check_certificates(struct yaml_errors *errors)
 void credentials_check(const struct tls_config *tls, bool auth_enable, struct yaml_errors *errors)
 {
 	check_key(tls, auth_enable, errors);
+	/* A list that keeps nobody out would look as if it did. */
+	if (tls->crlfile && auth_enable)
+		yaml_error(errors, "tls.crlfile",
+			   "revokes certificates, and with auth.enable there are none");
 	if (tls->enable && !auth_enable)
 		check_certificates(errors);
 }

@@ -27,8 +27,9 @@ static const enum ledger_counter of_seen[] = {LEDGER_RULED_OUT,   LEDGER_EXPRESS
 					      LEDGER_LOST_RING,   LEDGER_LOST_ERROR};
 static const enum ledger_counter of_captured[] = {LEDGER_COMMITTED, LEDGER_LOST_QUEUE,
 						  LEDGER_LOST_SPOOL, LEDGER_LOST_OUTPUT};
-static const enum ledger_counter lost[] = {LEDGER_LOST_RING, LEDGER_LOST_ERROR, LEDGER_LOST_QUEUE,
-					   LEDGER_LOST_SPOOL, LEDGER_LOST_OUTPUT};
+const enum ledger_counter ledger_losses[LEDGER_LOSSES] = {LEDGER_LOST_RING, LEDGER_LOST_ERROR,
+							  LEDGER_LOST_QUEUE, LEDGER_LOST_SPOOL,
+							  LEDGER_LOST_OUTPUT};
 
 static struct ledger_count sum(const struct ledger *l, const enum ledger_counter *which, size_t n)
 {
@@ -68,9 +69,28 @@ struct ledger_count ledger_in_flight(const struct ledger *l)
 	};
 }
 
+struct ledger_count ledger_excess(const struct ledger *l)
+{
+	struct ledger_count settled = sum(l, of_captured, ARRAY_SIZE(of_captured));
+	const struct ledger_count *captured = &l->c[LEDGER_CAPTURED];
+
+	return (struct ledger_count){
+		.packets = settled.packets - MIN(captured->packets, settled.packets),
+		.bytes = settled.bytes - MIN(captured->bytes, settled.bytes),
+	};
+}
+
 struct ledger_count ledger_lost(const struct ledger *l)
 {
-	return sum(l, lost, ARRAY_SIZE(lost));
+	return sum(l, ledger_losses, LEDGER_LOSSES);
+}
+
+void ledger_span_add(struct ledger_span *s, uint64_t from, uint64_t to)
+{
+	if (!to)
+		return;
+	s->from = s->to ? MIN(s->from, from) : from;
+	s->to = MAX(s->to, to);
 }
 
 void ledger_add(struct ledger *to, const struct ledger *l)
@@ -86,13 +106,21 @@ bool ledger_equal(const struct ledger *a, const struct ledger *b)
 	return memcmp(a, b, sizeof(*a)) == 0;
 }
 
+uint64_t ledger_skew(const struct ledger *l)
+{
+	struct ledger_count parts = sum(l, of_seen, ARRAY_SIZE(of_seen));
+	const struct ledger_count *seen = &l->c[LEDGER_SEEN];
+
+	if (parts.packets == seen->packets)
+		return parts.bytes != seen->bytes;
+	return MAX(parts.packets, seen->packets) - MIN(parts.packets, seen->packets);
+}
+
 bool ledger_adds_up(const struct ledger *l)
 {
-	struct ledger_count seen = sum(l, of_seen, ARRAY_SIZE(of_seen));
 	struct ledger_count settled = sum(l, of_captured, ARRAY_SIZE(of_captured));
 
-	return seen.packets == l->c[LEDGER_SEEN].packets && seen.bytes == l->c[LEDGER_SEEN].bytes &&
-	       settled.packets <= l->c[LEDGER_CAPTURED].packets &&
+	return !ledger_skew(l) && settled.packets <= l->c[LEDGER_CAPTURED].packets &&
 	       settled.bytes <= l->c[LEDGER_CAPTURED].bytes;
 }
 
@@ -162,6 +190,25 @@ static void put_count(struct json *j, const char *name, const struct ledger_coun
 	put(j, ",\"%s\":%" PRIu64 ",\"%s_bytes\":%" PRIu64, name, c->packets, name, c->bytes);
 }
 
+static void put_losses(struct json *j, const struct ledger *l, const struct ledger_span *spans)
+{
+	const char *separator = "";
+
+	put(j, ",\"losses\":[");
+	for (size_t i = 0; i < LEDGER_LOSSES; i++) {
+		const struct ledger_count *c = &l->c[ledger_losses[i]];
+
+		if (!c->packets)
+			continue;
+		put(j,
+		    "%s{\"stage\":\"%s\",\"packets\":%" PRIu64 ",\"from\":%" PRIu64
+		    ",\"to\":%" PRIu64 "}",
+		    separator, names[ledger_losses[i]], c->packets, spans[i].from, spans[i].to);
+		separator = ",";
+	}
+	put(j, "]");
+}
+
 size_t ledger_json(const struct ledger *l, const struct ledger_subject *who,
 		   enum ledger_verdict verdict, char *out, size_t size)
 {
@@ -177,9 +224,42 @@ size_t ledger_json(const struct ledger *l, const struct ledger_subject *who,
 	for (size_t i = 0; i < LEDGER_COUNTERS; i++)
 		put_count(&j, names[i], &l->c[i]);
 	put_count(&j, "in_flight", &in_flight);
+	if (who->spans)
+		put_losses(&j, l, who->spans);
 	if (who->file)
 		put_string(&j, "file", who->file);
 	put_string(&j, "verdict", ledger_verdict_name(verdict));
+	if (verdict == VERDICT_UNKNOWN && who->unknown_after)
+		put(&j, ",\"unknown_after\":%" PRIu64, who->unknown_after);
 	put(&j, "}");
+	return j.len;
+}
+
+size_t ledger_file_json(const struct ledger_file *f, char *out, size_t size)
+{
+	struct json j = {.out = out, .size = size};
+
+	put(&j, "{");
+	put_string(&j, "file", f->file);
+	put(&j, ",\"agents\":%" PRIu64 ",\"streams\":%" PRIu64, f->agents, f->streams);
+	put(&j, ",\"packets\":%" PRIu64 ",\"bytes\":%" PRIu64, f->written.packets,
+	    f->written.bytes);
+	put(&j, ",\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"lost\":%" PRIu64, f->packets.from,
+	    f->packets.to, f->lost);
+	put_string(&j, "verdict", ledger_verdict_name(f->verdict));
+	put(&j, "}");
+	return j.len;
+}
+
+size_t ledger_clock_json(const struct ledger_clock *c, char *out, size_t size)
+{
+	struct json j = {.out = out, .size = size};
+
+	put(&j, "{");
+	put_string(&j, "agent", c->agent);
+	put_string(&j, "agent_id", c->agent_id);
+	put(&j, ",\"offset_ns\":%" PRId64 ",\"rtt_ns\":%" PRIu64, c->offset_ns, c->rtt_ns);
+	put(&j, ",\"synchronized\":%s,\"error_ns\":%" PRIu64 "}",
+	    c->synchronized ? "true" : "false", c->error_ns);
 	return j.len;
 }

@@ -242,17 +242,54 @@ static void set_port(struct sockaddr_storage *sa, uint16_t port)
 		((struct sockaddr_in6 *)sa)->sin6_port = htons(port);
 }
 
+/*
+ * The addresses of @list with the families in turn, beginning with that of the first: when one
+ * of them leads nowhere, the other does not have to wait for all of it. Returns their number,
+ * or -ENOMEM.
+ */
+static int alternate(const struct addrinfo *list, const struct addrinfo ***ret)
+{
+	const struct addrinfo **v, *next[2] = {list, list};
+	bool other = false;
+	int n = 0;
+
+	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next)
+		n++;
+	v = calloc((size_t)n + 1, sizeof(struct addrinfo *));
+	if (!v)
+		return -ENOMEM;
+	n = 0;
+	while (next[0] || next[1]) {
+		const struct addrinfo **at = &next[other];
+
+		while (*at && ((*at)->ai_family != list->ai_family) != other)
+			*at = (*at)->ai_next;
+		if (*at) {
+			v[n++] = *at;
+			*at = (*at)->ai_next;
+		}
+		other = !other;
+	}
+	*ret = v;
+	return n;
+}
+
 int net_connect(const char *host, uint16_t port, int timeout_ms, int stop_fd,
 		net_socket_fn *on_socket, void *ctx, struct err *err)
 {
 	_cleanup_(freeaddrinfop) struct addrinfo *list = NULL;
+	_cleanup_free_ const struct addrinfo **order = NULL;
 	nsec_t deadline = clock_monotonic() + (nsec_t)MAX(timeout_ms, 0) * NSEC_PER_MSEC;
-	int fd, r;
+	int fd, n, r;
 
 	r = net_resolve(host, deadline, stop_fd, &list, err);
 	if (r)
 		return r;
-	for (const struct addrinfo *ai = list; ai; ai = ai->ai_next) {
+	n = alternate(list, &order);
+	if (n < 0)
+		return err_sys(err, n, "cannot connect to \"%s\"", host);
+	for (int i = 0; i < n; i++) {
+		const struct addrinfo *ai = order[i];
 		struct sockaddr_storage sa = {0};
 		char where[NET_ADDR_TEXT];
 

@@ -31,7 +31,7 @@ bool net_is_loopback(const char *address);
 typedef void net_socket_fn(void *ctx, int fd);
 
 /*
- * Resolve @host and try its addresses in turn; resolving and each try may take
+ * Resolve @host and try all its addresses, IPv6 and IPv4 in turn; resolving and each try may take
  * @timeout_ms. Returns a connected non-blocking socket (TCP_NODELAY, keep-alive),
  * -ECANCELED as soon as @stop_fd becomes readable (-1: none), or -errno of the last
  * try that got an answer.

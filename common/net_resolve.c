@@ -20,6 +20,11 @@
 
 #include "util.h"
 
+/* A name service that never answers at all must not gather threads. */
+#define LOOKUPS_MAX 16
+
+static atomic_int lookups; /* threads at work */
+
 struct lookup {
 	atomic_int refs;
 	int done_fd;   /* eventfd; written once, when the answer is there */
@@ -76,17 +81,22 @@ static void *lookup_main(void *arg)
 	l->rc = rc;
 	eventfd_write(l->done_fd, 1);
 	lookup_unref(l);
+	atomic_fetch_sub(&lookups, 1);
 	return NULL;
 }
 
 static int lookup_start(const char *host, struct lookup **ret, struct err *err)
 {
-	struct lookup *l = calloc(1, sizeof(*l));
+	struct lookup *l;
 	pthread_attr_t attr;
 	sigset_t all, old;
 	pthread_t thread;
 	int r;
 
+	if (atomic_load(&lookups) >= LOOKUPS_MAX)
+		return err_set(err, -EHOSTUNREACH,
+			       "cannot resolve \"%s\": earlier tries have no answer yet", host);
+	l = calloc(1, sizeof(*l));
 	if (!l)
 		return err_sys(err, -ENOMEM, "cannot resolve \"%s\"", host);
 	l->refs = 1;
@@ -104,10 +114,12 @@ static int lookup_start(const char *host, struct lookup **ret, struct err *err)
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	l->refs = 2;
+	atomic_fetch_add(&lookups, 1);
 	r = pthread_create(&thread, &attr, lookup_main, l);
 	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (r) {
+		atomic_fetch_sub(&lookups, 1);
 		l->refs = 1;
 		lookup_unref(l);
 		return err_sys(err, -r, "cannot resolve \"%s\": no thread for it", host);

@@ -5,21 +5,20 @@
  * A run is converted into a buffer of the pool without the lock, so that threads
  * convert at the same time, and leaves with one write under it (sink.c). What is not
  * a file (stdout, FIFO, device) is one sink for all packets.
+ *
+ * A sync takes long, so it runs without the lock that writers wait for: it notes under it what
+ * there is to do. `sync_lock` keeps the files open meanwhile; whoever closes one takes it, too.
+ * Opening is in output_open.c.
  */
-#include "output.h"
-
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <sys/eventfd.h>
-#include <sys/stat.h>
 
+#include "fs.h"
+#include "output_internal.h"
 #include "packet.h"
-#include "sink.h"
 #include "util.h"
 
 #define RECORD_HEADER 16u
-#define FILES_MAX     4u /* link types with a file */
 
 /* A converted run on its way out. */
 struct chunk {
@@ -28,46 +27,24 @@ struct chunk {
 	uint8_t data[];
 };
 
-enum target { TARGET_FILES, TARGET_FIFO, TARGET_STREAM };
-
-struct output {
-	enum target target;
-	bool micro;
-	char *path;
-	int cancel_fd; /* readable once output_cancel() was called */
-
-	pthread_mutex_t lock; /* guards what follows, and the writing */
-	struct sink sinks[FILES_MAX];
-	size_t n_sinks;
-	struct chunk *pool;
-};
-
-static bool path_is_stdout(const char *path)
-{
-	return !strcmp(path, "stdout") || !strcmp(path, "-");
-}
-
 /* The file of @link_type, opened when there is none yet. */
 static int find_file(struct output *out, uint32_t link_type, struct sink **ret, struct err *err)
 {
 	struct err why;
 	int r;
 
-	for (size_t i = 0; i < out->n_sinks; i++) {
-		if (out->sinks[i].link_type == link_type) {
-			*ret = &out->sinks[i];
-			return 0;
-		}
-	}
-	if (!link_type_name(link_type) || out->n_sinks == FILES_MAX)
+	*ret = output_file_of(out, link_type);
+	if (*ret)
+		return 0;
+	if (!link_type_name(link_type) || out->n_sinks == OUTPUT_FILES_MAX)
 		return err_set(err, -ENOTSUP, "no file can be written for link type %u", link_type);
-	r = sink_open_file(out->path, link_type, out->micro, &out->sinks[out->n_sinks], &why);
+	r = output_open_file(out, link_type, &why);
 	if (r < 0) {
 		err_set(err, r, "%s", why.text);
 		/* Whatever is in the way of a new file may go away. */
 		return r == -ENOSPC || r == -EDQUOT ? r : -EIO;
 	}
-	*ret = &out->sinks[out->n_sinks++];
+	*ret = output_file_of(out, link_type);
 	return 0;
 }
 
@@ -184,6 +161,19 @@ int output_write(struct output *out, uint32_t link_type, const uint8_t *run, siz
 	return r;
 }
 
+int output_open(struct output *out, uint32_t link_type, struct err *err)
+{
+	struct sink *s;
+	int r;
+
+	if (!output_is_files(out))
+		return 0;
+	pthread_mutex_lock(&out->lock);
+	r = find_file(out, link_type, &s, err);
+	pthread_mutex_unlock(&out->lock);
+	return r;
+}
+
 void output_cancel(struct output *out)
 {
 	event_signal(out->cancel_fd);
@@ -191,126 +181,103 @@ void output_cancel(struct output *out)
 
 const char *output_path(struct output *out, uint32_t link_type)
 {
-	const char *path = NULL;
+	struct sink *s;
 
 	if (out->target != TARGET_FILES)
 		return out->sinks[0].path;
 	pthread_mutex_lock(&out->lock);
-	for (size_t i = 0; i < out->n_sinks; i++)
-		if (out->sinks[i].link_type == link_type)
-			path = out->sinks[i].path;
+	s = output_file_of(out, link_type);
 	pthread_mutex_unlock(&out->lock);
-	return path;
+	return s ? s->path : NULL;
 }
 
-static int check_stdout(struct err *err)
+bool output_is_files(const struct output *out)
 {
-	if (isatty(STDOUT_FILENO))
-		return err_set(err, -ENOTTY,
-			       "standard output is a terminal; pcap goes to a pipe or a file");
-	if (fcntl(STDOUT_FILENO, F_GETFD) < 0)
-		return err_sys(err, -errno, "cannot write to standard output");
-	return 0;
+	return out->target == TARGET_FILES;
 }
 
-/* What @path is; a directory is an error. */
-static int find_target(const char *path, enum target *ret, struct err *err)
+size_t output_files(struct output *out, struct output_file ret[OUTPUT_FILES_MAX])
 {
-	struct stat st;
+	size_t n = 0;
 
-	*ret = TARGET_FILES;
-	if (stat(path, &st) < 0 || S_ISREG(st.st_mode))
+	if (!output_is_files(out))
 		return 0;
-	if (S_ISDIR(st.st_mode))
-		return err_set(err, -EISDIR, "cannot write to \"%s\": it is a directory", path);
-	*ret = S_ISFIFO(st.st_mode) ? TARGET_FIFO : TARGET_STREAM;
-	return 0;
-}
+	pthread_mutex_lock(&out->lock);
+	for (; n < out->n_sinks; n++) {
+		const struct sink *s = &out->sinks[n];
 
-int output_check(const struct output_config *config, struct err *err)
-{
-	const char *slash = strrchr(config->path, '/');
-	_cleanup_free_ char *folder = NULL;
-	enum target target;
-	int r;
-
-	if (path_is_stdout(config->path))
-		return check_stdout(err);
-	r = find_target(config->path, &target, err);
-	if (r < 0)
-		return r;
-	if (target != TARGET_FILES)
-		return faccessat(AT_FDCWD, config->path, W_OK, AT_EACCESS) < 0
-			       ? err_sys(err, -errno, "cannot write to \"%s\"", config->path)
-			       : 0;
-	folder = slash ? strndup(config->path, MAX((size_t)(slash - config->path), 1u))
-		       : strdup(".");
-	if (!folder)
-		return err_set(err, -ENOMEM, "out of memory");
-	if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) < 0)
-		return err_sys(err, -errno, "cannot create files in \"%s\"", folder);
-	return 0;
-}
-
-/* Open what can be opened without waiting; a FIFO has its turn at the first write. */
-static int open_target(struct output *out, struct err *err)
-{
-	struct sink *s = &out->sinks[0];
-	bool is_stdout = path_is_stdout(out->path);
-	struct stat st;
-	int r;
-
-	if (out->target == TARGET_FILES) {
-		r = sink_open_file(out->path, LINK_ETHERNET, out->micro, s, err);
-		out->n_sinks = r == 0;
-		return r;
+		ret[n] = (struct output_file){.link_type = s->link_type,
+					      .micro = out->micro,
+					      .device = s->device,
+					      .inode = s->inode,
+					      .size = (uint64_t)s->size};
+		/* No file system has longer names. */
+		strncpy(ret[n].name, fs_name(s->path), OUTPUT_NAME_MAX);
 	}
-	*s = (struct sink){.fd = -1, .path = strdup(is_stdout ? "-" : out->path)};
-	if (!s->path)
-		return err_set(err, -ENOMEM, "out of memory");
-	out->n_sinks = 1;
-	if (out->target == TARGET_FIFO)
+	pthread_mutex_unlock(&out->lock);
+	return n;
+}
+
+/* What output_sync() has to do, as it is when it begins. */
+struct sync {
+	off_t size[OUTPUT_FILES_MAX]; /* 0: nothing to do */
+	bool folder;
+};
+
+static struct sync take_sync(struct output *out)
+{
+	struct sync what = {};
+
+	pthread_mutex_lock(&out->lock);
+	for (size_t i = 0; i < out->n_sinks; i++) {
+		const struct sink *s = &out->sinks[i];
+
+		if (s->regular && s->size != s->synced)
+			what.size[i] = s->size;
+	}
+	what.folder = out->new_names && output_is_files(out);
+	out->new_names = false;
+	pthread_mutex_unlock(&out->lock);
+	return what;
+}
+
+static int sync_all(struct output *out, const struct sync *what, struct err *err)
+{
+	int r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(what->size); i++) {
+		struct sink *s = &out->sinks[i];
+
+		if (!what->size[i])
+			continue;
+		if (fdatasync(s->fd) < 0)
+			return err_sys(err, -errno, "cannot make \"%s\" durable", s->path);
+		s->synced = what->size[i];
+	}
+	if (!what->folder)
 		return 0;
-	s->fd = is_stdout ? fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3)
-			  : open(out->path, O_WRONLY | O_CLOEXEC);
-	if (s->fd < 0 || fstat(s->fd, &st) < 0)
-		return err_sys(err, -errno, "cannot open \"%s\" for writing", out->path);
-	if (S_ISREG(st.st_mode)) {
-		/* A shell's redirection; what it appends to is not ours to cut. */
-		s->regular = true;
-		s->size = lseek(s->fd, 0, fcntl(s->fd, F_GETFL) & O_APPEND ? SEEK_END : SEEK_CUR);
-	}
-	return 0;
+	if (out->folder_fd < 0)
+		out->folder_fd = fs_open_folder(out->path, err);
+	if (out->folder_fd < 0)
+		return out->folder_fd;
+	r = fs_sync_folder(out->folder_fd);
+	return r < 0 ? err_sys(err, r, "cannot make the folder of \"%s\" durable", out->path) : 0;
 }
 
-int output_new(const struct output_config *config, struct output **ret, struct err *err)
+int output_sync(struct output *out, struct err *err)
 {
-	struct output *out = calloc(1, sizeof(*out));
+	struct sync what;
 	int r;
 
-	if (!out)
-		return err_set(err, -ENOMEM, "out of memory");
-	pthread_mutex_init(&out->lock, NULL);
-	out->micro = config->micro;
-	out->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	out->path = strdup(config->path);
-	if (out->cancel_fd < 0 || !out->path) {
-		r = err_sys(err, out->path ? -errno : -ENOMEM, "cannot set up the output");
-		goto out;
-	}
-	if (path_is_stdout(out->path)) {
-		out->target = TARGET_STREAM;
-		r = check_stdout(err);
+	pthread_mutex_lock(&out->sync_lock);
+	if (out->sync_failed) {
+		r = err_set(err, -EIO, "\"%s\" has lost what was written before", out->path);
 	} else {
-		r = find_target(out->path, &out->target, err);
+		what = take_sync(out);
+		r = sync_all(out, &what, err);
+		out->sync_failed = r < 0;
 	}
-	if (r == 0)
-		r = open_target(out, err);
-out:
-	if (r < 0)
-		output_free(out);
-	else
-		*ret = out;
+	pthread_mutex_unlock(&out->sync_lock);
 	return r;
 }
 
@@ -319,12 +286,15 @@ int output_finish(struct output *out, struct err *err)
 	struct err why;
 	int result = 0;
 
+	pthread_mutex_lock(&out->sync_lock);
 	for (size_t i = 0; i < out->n_sinks; i++) {
 		int r = sink_flush(&out->sinks[i], &why);
 
 		if (r < 0 && result == 0)
 			result = err_set(err, r, "%s", why.text);
 	}
+	out->sync_failed |= result < 0;
+	pthread_mutex_unlock(&out->sync_lock);
 	return result;
 }
 
@@ -342,6 +312,9 @@ struct output *output_free(struct output *out)
 	}
 	if (out->cancel_fd >= 0)
 		close(out->cancel_fd);
+	if (out->folder_fd >= 0)
+		close(out->folder_fd);
+	pthread_mutex_destroy(&out->sync_lock);
 	pthread_mutex_destroy(&out->lock);
 	free(out->path);
 	free(out);

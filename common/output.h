@@ -22,15 +22,41 @@
 
 struct output;
 
+/* A file and how much of it there is: what a journal has to know about an output. */
+#define OUTPUT_FILES_MAX 4u
+#define OUTPUT_NAME_MAX  255u
+struct output_file {
+	char name[OUTPUT_NAME_MAX + 1]; /* in the folder of the output's path */
+	uint32_t link_type;
+	bool micro;
+	uint64_t device; /* for people: a volume has another number when it is mounted again */
+	uint64_t inode;
+	uint64_t size; /* up to the end of the last whole run */
+};
+
 struct output_config {
 	const char *path; /* "stdout" or "-": standard output */
 	bool micro;       /* microsecond time stamps and the old magic */
+	/*
+	 * Files of an earlier run to go on with, one for a link type. One that is there, is the
+	 * same (inode and header), has `size` bytes or more and is nobody's else is cut back to
+	 * them, durably, and continued. Others are left alone: a file with the next free number
+	 * takes their place, at once for Ethernet. For stdout and its like they do not count.
+	 */
+	const struct output_file *files;
+	size_t n_files;
+	/* Which of them is left alone, and why. May be NULL; called by output_new() only. */
+	void (*left_alone)(void *ctx, const struct output_file *file, const char *why);
+	void *ctx;
 };
 
 /* Could output_new() work? Makes nothing and leaves nothing behind. */
 int output_check(const struct output_config *config, struct err *err);
 
-/* Opens the Ethernet file at once, so that a path that cannot be written is known now. */
+/*
+ * Opens the Ethernet file at once, so that a path that cannot be written is known now, and the
+ * files to go on with.
+ */
 int output_new(const struct output_config *config, struct output **ret, struct err *err);
 /*
  * Nobody writes any more: see what was written to the disk. What a file system took and
@@ -49,6 +75,23 @@ struct output *output_free(struct output *out);
  */
 int output_write(struct output *out, uint32_t link_type, const uint8_t *run, size_t size,
 		 struct err *err);
+
+/*
+ * Make the file of @link_type, if there is none yet, with its header only: so a journal can name it
+ * before there is a packet in it. Errors as output_write(). 0 for what is not a file.
+ */
+int output_open(struct output *out, uint32_t link_type, struct err *err);
+
+/* Are packets kept in files, which can be made durable and continued? */
+bool output_is_files(const struct output *out);
+/* The files that are open, as they are now; returns their number, at most OUTPUT_FILES_MAX. */
+size_t output_files(struct output *out, struct output_file ret[OUTPUT_FILES_MAX]);
+/*
+ * fdatasync what was written so far, in every file, and the folder after a new file. Others may
+ * write meanwhile. An error means that what was written since the last output_sync() may be
+ * gone: the kernel says so once and may have dropped it, so it stays an error from then on.
+ */
+int output_sync(struct output *out, struct err *err);
 
 /* Writes that wait for a slow reader of stdout, and all after, fail with -ECANCELED. */
 void output_cancel(struct output *out);

@@ -15,9 +15,10 @@
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
+#include "fs.h"
+#include "output.h"
 #include "packet.h"
 #include "util.h"
 
@@ -35,24 +36,10 @@ void sink_header(uint8_t out[SINK_HEADER], bool micro, uint32_t link_type)
 	put_le32(out + 20, link_type);
 }
 
-/* -ENOSPC and its kin, or -EIO: what output_write() may return for a failed write. */
-static int write_code(int e)
-{
-	switch (e) {
-	case ENOSPC:
-	case EDQUOT:
-		return -e;
-	case EFBIG: /* the size limit of the process or of the file system */
-		return -ENOSPC;
-	default:
-		return -EIO;
-	}
-}
-
 int sink_error(const struct sink *s, int e, struct err *err)
 {
 	err_sys(err, -e, "cannot write to \"%s\"", s->path);
-	return write_code(e);
+	return fs_write_error(e);
 }
 
 /* Cut the file back to the last whole run. */
@@ -129,13 +116,11 @@ int sink_write(struct sink *s, const uint8_t *data, size_t n, int cancel_fd, str
 /* "dump.pcap" to "dump.pcap", "dump.1.pcap", "dump.raw.pcap", "dump.raw.1.pcap" ... */
 static char *file_name(const char *path, uint32_t link_type, unsigned int number)
 {
-	const char *base = strrchr(path, '/');
-	const char *dot = strrchr(path, '.');
+	const char *base = fs_name(path), *dot = strrchr(path, '.');
 	const char *kind = link_type == LINK_ETHERNET ? "" : link_type_name(link_type);
 	char middle[48] = "", digits[16] = "";
 	char *name;
 
-	base = base ? base + 1 : path;
 	/* A leading dot hides a file, it begins no suffix. */
 	if (!dot || dot <= base)
 		dot = path + strlen(path);
@@ -145,11 +130,6 @@ static char *file_name(const char *path, uint32_t link_type, unsigned int number
 	if (asprintf(&name, "%.*s%s%s", (int)(dot - path), path, middle, dot) < 0)
 		return NULL;
 	return name;
-}
-
-static int lock_file(int fd)
-{
-	return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
 }
 
 /* Create @name with its header; -EEXIST when there is something already. */
@@ -164,10 +144,10 @@ static int file_create(const char *name, const uint8_t header[SINK_HEADER], int 
 	if (fd < 0)
 		return err_sys(err, -errno, "cannot create \"%s\"", name);
 	/* Before there is a header nobody else takes the file for an unused one. */
-	lock_file(fd);
+	fs_lock(fd);
 	w = write(fd, header, SINK_HEADER);
 	if (w != SINK_HEADER) {
-		r = w < 0 ? write_code(errno) : -ENOSPC;
+		r = w < 0 ? fs_write_error(errno) : -ENOSPC;
 		unlink(name);
 		return err_sys(err, r, "cannot write to \"%s\"", name);
 	}
@@ -182,10 +162,10 @@ static int file_reuse(const char *name, const uint8_t header[SINK_HEADER], int *
 	uint8_t found[SINK_HEADER];
 	struct stat st;
 
-	fd = open(name, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	fd = open(name, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
 	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size != SINK_HEADER)
 		return -EEXIST;
-	if (lock_file(fd) < 0 || fstat(fd, &st) < 0 || st.st_size != SINK_HEADER)
+	if (fs_lock(fd) < 0 || fstat(fd, &st) < 0 || st.st_size != SINK_HEADER)
 		return -EEXIST;
 	if (read(fd, found, sizeof(found)) != sizeof(found) ||
 	    memcmp(found, header, sizeof(found)) != 0)
@@ -199,6 +179,7 @@ int sink_open_file(const char *path, uint32_t link_type, bool micro, struct sink
 {
 	uint8_t header[SINK_HEADER];
 	int fd = -1, r;
+	struct stat st;
 
 	sink_header(header, micro, link_type);
 	for (unsigned int i = 0; i < PATH_NUMBER_MAX; i++) {
@@ -209,10 +190,16 @@ int sink_open_file(const char *path, uint32_t link_type, bool micro, struct sink
 		r = file_create(name, header, &fd, err);
 		if (r == -EEXIST)
 			r = file_reuse(name, header, &fd);
+		if (r == 0 && fstat(fd, &st) < 0) {
+			r = err_sys(err, -errno, "cannot read \"%s\"", name);
+			close(fd);
+		}
 		if (r == 0) {
 			*ret = (struct sink){.link_type = link_type,
 					     .fd = fd,
 					     .path = name,
+					     .device = st.st_dev,
+					     .inode = st.st_ino,
 					     .regular = true,
 					     .size = SINK_HEADER};
 			return 0;
@@ -223,6 +210,85 @@ int sink_open_file(const char *path, uint32_t link_type, bool micro, struct sink
 	}
 	return err_set(err, -EEXIST, "there are %u files beside \"%s\" already", PATH_NUMBER_MAX,
 		       path);
+}
+
+/*
+ * Is what is open at @fd the very file that @file speaks of? 0 and it is locked; -errno: no, as
+ * @err says. The number of the device is not compared: a volume has another one when it is
+ * mounted again, and leaving the file alone then would leave in it what will be sent again.
+ */
+static int check_continued(int fd, const struct output_file *file, dev_t *ret_device,
+			   struct err *err)
+{
+	uint8_t wanted[SINK_HEADER], found[SINK_HEADER];
+	struct stat st;
+	int r;
+
+	if (fstat(fd, &st) < 0)
+		return err_sys(err, -errno, "cannot read it");
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, -EINVAL, "it is not a regular file");
+	if (st.st_ino != file->inode)
+		return err_set(err, -ESTALE, "another file has its name");
+	r = fs_lock(fd);
+	if (r == -EWOULDBLOCK)
+		return err_set(err, r, "another process writes to it");
+	if (r < 0)
+		return err_sys(err, r, "cannot lock it");
+	/* Only now does it stay as it is. */
+	if (fstat(fd, &st) < 0)
+		return err_sys(err, -errno, "cannot read it");
+	if (file->size < SINK_HEADER || (uint64_t)st.st_size < file->size)
+		return err_set(err, -ENODATA, "it has %llu bytes, and had %llu",
+			       (unsigned long long)st.st_size, (unsigned long long)file->size);
+	sink_header(wanted, file->micro, file->link_type);
+	if (fs_read(fd, found, sizeof(found), 0) != sizeof(found) ||
+	    memcmp(found, wanted, sizeof(found)) != 0)
+		return err_set(err, -EINVAL, "it has another header");
+	*ret_device = st.st_dev;
+	return 0;
+}
+
+int sink_continue_file(const char *path, int folder_fd, const struct output_file *file, bool micro,
+		       struct sink *ret, struct err *err)
+{
+	_cleanup_close_ int fd = -1;
+	struct sink s;
+	dev_t device = 0;
+	int r;
+
+	if (!memchr(file->name, '\0', sizeof(file->name)) || !*file->name ||
+	    strchr(file->name, '/'))
+		return err_set(err, -EINVAL, "that is no name of a file");
+	if (!link_type_name(file->link_type))
+		return err_set(err, -EINVAL, "link type %u is not known", file->link_type);
+	if (file->micro != micro)
+		return err_set(err, -EINVAL, "its time stamps have another precision");
+	/* O_NONBLOCK: do not wait at a FIFO that has the name now. */
+	fd = openat(folder_fd, file->name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return err_sys(err, -errno, "cannot open it");
+	r = check_continued(fd, file, &device, err);
+	if (r < 0)
+		return r;
+	s = (struct sink){.link_type = file->link_type,
+			  .fd = fd,
+			  .device = device,
+			  .inode = file->inode,
+			  .regular = true,
+			  .size = (off_t)file->size,
+			  .synced = (off_t)file->size};
+	r = cut(&s);
+	/* Nothing of what is cut off may come back behind what is appended. */
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
+	if (r < 0)
+		return err_sys(err, r, "cannot cut it back");
+	if (asprintf(&s.path, "%.*s%s", (int)(fs_name(path) - path), path, file->name) < 0)
+		return err_set(err, -ENOMEM, "out of memory");
+	take_fd(&fd);
+	*ret = s;
+	return 0;
 }
 
 int sink_flush(struct sink *s, struct err *err)

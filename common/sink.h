@@ -14,12 +14,16 @@
 
 #define SINK_HEADER 24u /* bytes of the file header */
 
+struct output_file;
+
 struct sink {
 	uint32_t link_type; /* 0: not chosen yet (a stream) */
 	int fd;
-	char *path;   /* "-" for stdout; the sink's own */
+	char *path; /* "-" for stdout; the sink's own */
+	uint64_t device, inode;
 	bool regular; /* a file: it can be cut */
 	off_t size;   /* of a file, up to the end of the last whole run */
+	off_t synced; /* so much of that is durable */
 	bool torn;    /* bytes after `size` are still to be cut off */
 };
 
@@ -30,6 +34,13 @@ struct sink {
  */
 int sink_open_file(const char *path, uint32_t link_type, bool micro, struct sink *ret,
 		   struct err *err);
+
+/*
+ * Go on with @file of an earlier run, in the folder of @path: what is behind its size is cut off,
+ * durably. < 0: that cannot be, as @err says.
+ */
+int sink_continue_file(const char *path, int folder_fd, const struct output_file *file, bool micro,
+		       struct sink *ret, struct err *err);
 
 /* The header of classic pcap, little-endian. */
 void sink_header(uint8_t out[SINK_HEADER], bool micro, uint32_t link_type);

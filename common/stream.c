@@ -32,6 +32,7 @@ static const struct {
 	[STREAM_PONG] = {"PONG", false, STREAM_CONTROL_MAX},
 	[STREAM_BYE] = {"BYE", false, STREAM_CONTROL_MAX},
 	[STREAM_CONTROL] = {"CONTROL", false, STREAM_CONTROL_MAX},
+	[STREAM_TALLY] = {"TALLY", false, STREAM_CONTROL_MAX},
 };
 
 static bool known(uint8_t type)
@@ -204,6 +205,9 @@ static const struct tlv_field hello_fields[] = {
 	TLV_FIELD(stream_hello, boottime_ns, 7, TLV_U64),
 	TLV_FIELD(stream_hello, agent_name, 8, TLV_STRING),
 	TLV_FIELD(stream_hello, version, 9, TLV_STRING),
+	TLV_OPTIONAL(stream_hello, recovered, 10, TLV_BOOL),
+	TLV_OPTIONAL(stream_hello, clock_state, 11, TLV_U8),
+	TLV_OPTIONAL(stream_hello, clock_error_ns, 12, TLV_U64),
 };
 #define HELLO_IFACE TLV_NESTED
 
@@ -257,6 +261,7 @@ static const struct tlv_field welcome_fields[] = {
 	TLV_FIELD(stream_welcome, max_raw, 5, TLV_U32),
 	TLV_FIELD(stream_welcome, heartbeat_ms, 6, TLV_U32),
 	TLV_FIELD(stream_welcome, realtime_ns, 7, TLV_U64),
+	TLV_OPTIONAL(stream_welcome, ack_mode, 8, TLV_U8),
 };
 
 void stream_welcome_encode(struct buf *out, const struct stream_welcome *m)
@@ -266,13 +271,15 @@ void stream_welcome_encode(struct buf *out, const struct stream_welcome *m)
 
 int stream_welcome_decode(const uint8_t *in, size_t n, struct stream_welcome *ret, struct err *err)
 {
-	struct stream_welcome m = {};
+	struct stream_welcome m = {.ack_mode = STREAM_ACK_WRITTEN};
 	int r = tlv_decode(in, n, welcome_fields, ARRAY_SIZE(welcome_fields), &m, err);
 
 	if (r < 0)
 		return r;
 	if (!m.resume_seq || !m.heartbeat_ms)
 		return err_set(err, -EBADMSG, "a resume number or heartbeat of 0");
+	if (m.ack_mode != STREAM_ACK_WRITTEN && m.ack_mode != STREAM_ACK_DURABLE)
+		return err_set(err, -EBADMSG, "acknowledgement mode %u", m.ack_mode);
 	*ret = m;
 	return 0;
 }
@@ -558,6 +565,7 @@ int stream_ping_decode(const uint8_t *in, size_t n, struct stream_ping *ret, str
 static const struct tlv_field bye_fields[] = {
 	TLV_FIELD(stream_bye, reason, 1, TLV_U32),
 	TLV_FIELD(stream_bye, last_seq, 2, TLV_U64),
+	TLV_OPTIONAL(stream_bye, unknown_after, 3, TLV_U64),
 };
 
 void stream_bye_encode(struct buf *out, const struct stream_bye *m)

@@ -46,6 +46,11 @@ enum stream_type {
 	STREAM_PONG,
 	STREAM_BYE,
 	STREAM_CONTROL,
+	/*
+	 * Only in an agent's spool, never sent: what is in the messages first_seq to last_seq,
+	 * encoded as a GAP. See agent/spool.h.
+	 */
+	STREAM_TALLY,
 };
 
 /* A receiver skips an unknown type with this flag, and ends the session without it. */
@@ -92,6 +97,8 @@ struct stream_iface {
 	struct ledger_count committed[2];
 };
 
+enum stream_clock_state { STREAM_CLOCK_UNKNOWN, STREAM_CLOCK_SYNCED, STREAM_CLOCK_FREE };
+
 struct stream_hello {
 	uint8_t agent_id[16]; /* UUID */
 	uint8_t boot_id[16];
@@ -101,12 +108,22 @@ struct stream_hello {
 	char agent_name[STREAM_NAME_MAX + 1];
 	char version[STREAM_NAME_MAX + 1];
 	/*
+	 * The epoch is over, and this is what was found of it on the disk. The collector may
+	 * have more than that: then it answers with a resume number above next_seq.
+	 */
+	bool recovered;
+	uint8_t clock_state;     /* enum stream_clock_state, of the agent's CLOCK_REALTIME */
+	uint64_t clock_error_ns; /* how wrong it may be at most, as its kernel says */
+	/*
 	 * All interfaces of the epoch that are alive or that an unacked message
 	 * names: a collector that has just restarted needs them.
 	 */
 	struct stream_iface *ifaces;
 	size_t n_ifaces;
 };
+
+/* Which of an ACK's two numbers lets the agent forget its messages. */
+enum stream_ack_mode { STREAM_ACK_WRITTEN = 1, STREAM_ACK_DURABLE };
 
 struct stream_welcome {
 	uint64_t session_id;
@@ -115,6 +132,7 @@ struct stream_welcome {
 	uint32_t max_payload, max_raw;
 	uint32_t heartbeat_ms;
 	uint64_t realtime_ns;
+	uint8_t ack_mode; /* enum stream_ack_mode */
 };
 
 enum stream_error_code {
@@ -148,6 +166,10 @@ struct stream_gap_part {
 	struct ledger_count lost;
 };
 
+/*
+ * CORRUPT: what the disk gave back was damaged. When even its counts were, there are no
+ * parts, and nobody knows how many packets are lost.
+ */
 enum stream_gap_reason { STREAM_GAP_EVICTED = 1, STREAM_GAP_CORRUPT, STREAM_GAP_UNCLEAN };
 
 struct stream_gap {
@@ -170,8 +192,12 @@ struct stream_stats {
 };
 
 struct stream_ack {
-	uint64_t written, durable; /* cumulative seqs; 0 none */
-	uint64_t credit;           /* bytes more */
+	/*
+	 * Cumulative seqs; 0 none. What is written survives the end of the collector's process,
+	 * what is durable a power cut.
+	 */
+	uint64_t written, durable;
+	uint64_t credit; /* bytes more */
 };
 
 struct stream_ping {
@@ -179,11 +205,16 @@ struct stream_ping {
 	uint64_t received_ns; /* PONG only: the answerer's, on receipt */
 };
 
-enum stream_bye_reason { STREAM_BYE_STOP = 1, STREAM_BYE_DRAIN };
+/*
+ * STOP: the stream is over, its last number is last_seq. DRAIN: the sender goes away for now.
+ * UNCLEAN: the stream is over, and whatever came after last_seq is lost and not counted.
+ */
+enum stream_bye_reason { STREAM_BYE_STOP = 1, STREAM_BYE_DRAIN, STREAM_BYE_UNCLEAN };
 
 struct stream_bye {
 	uint32_t reason;
 	uint64_t last_seq;
+	nsec_t unknown_after; /* UNCLEAN: up to then nothing is missing that is not counted */
 };
 
 /*

@@ -100,8 +100,7 @@ static int on_certificate(gnutls_session_t session)
 {
 	struct tls *t = gnutls_session_get_ptr(session);
 
-	t->verdict =
-		tls_verify_peer(t->ctx, session, t->server_name, t->identity, &t->alert, t->err);
+	t->verdict = tls_verify_peer(t->ctx, session, t->server_name, &t->peer, t->err);
 	t->verified = !t->verdict;
 	return t->verdict ? GNUTLS_E_CERTIFICATE_ERROR : 0;
 }
@@ -205,6 +204,7 @@ int tls_new(struct tls_context *ctx, int fd, const char *server_name, struct tls
 			       "cannot set up a TLS session: %s", gnutls_strerror(r));
 	}
 	t->established = !ctx->enable;
+	t->peer.expires = UINT64_MAX;
 	*ret = t;
 	return 0;
 }
@@ -295,7 +295,7 @@ int tls_handshake(struct tls *t, struct err *err)
 		return fail(t, r);
 	}
 	if (t->ctx->use_psk)
-		memcpy(t->identity, "psk", sizeof("psk"));
+		memcpy(t->peer.identity, "psk", sizeof("psk"));
 	t->established = true;
 	return 1;
 }
@@ -387,5 +387,5 @@ size_t tls_pending(const struct tls *t)
 
 const char *tls_peer_identity(const struct tls *t)
 {
-	return t->established ? t->identity : "";
+	return t->established ? t->peer.identity : "";
 }

@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "clock.h"
 #include "err.h"
 
 enum tls_side { TLS_AGENT, TLS_COLLECTOR }; /* TLS client; TLS server */
@@ -21,8 +22,9 @@ struct tls_config {
 	bool enable;          /* false: plain text; the rest is ignored */
 	const char *certfile; /* PEM chain of this side */
 	const char *keyfile;
-	const char *cafile; /* PEM: who may sign the peer's certificate */
-	const char *psk;    /* the shared key (auth.key); then certificates are not used */
+	const char *cafile;  /* PEM: who may sign the peer's certificate */
+	const char *crlfile; /* PEM: revoked ones; NULL: none */
+	const char *psk;     /* the shared key (auth.key); then certificates are not used */
 };
 
 struct tls_context; /* credentials; immutable, shared by all sessions of a side (counted) */
@@ -75,5 +77,27 @@ size_t tls_pending(const struct tls *t);
  * "psk" for the shared key, "" in plain text and before the handshake is done.
  */
 const char *tls_peer_identity(const struct tls *t);
+
+/*
+ * May the verified peer call itself @name? Yes when one of the certificate's names says so: a
+ * DNS name that is @name, or whose first label it is (`node-1` of `node-1.example`), or a
+ * wildcard that matches it; a URI whose last segment it is (`spiffe://corp/ns/node-1`).
+ * Letter case does not matter. A certificate with the URI "urn:ps:agent" is made for all
+ * agents, and may; so may the shared key, and plain text.
+ */
+bool tls_peer_may_be(const struct tls *t, const char *name);
+
+/*
+ * When the first certificate of this session expires, ours or one of the peer's chain, in
+ * CLOCK_REALTIME; UINT64_MAX: never.
+ */
+nsec_t tls_expires(const struct tls *t);
+
+/*
+ * Would the peer of an open session still be accepted with the credentials @now (another
+ * authority, a newer list of revoked certificates, another shared key)? 0, or as
+ * tls_handshake().
+ */
+int tls_recheck(struct tls *t, const struct tls_context *now, struct err *err);
 
 #endif

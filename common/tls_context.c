@@ -6,23 +6,21 @@
  * contexts are counted (atomically: sessions live on many threads) and otherwise
  * read-only.
  *
- * Files are read here rather than by GnuTLS, whose errors do not tell a missing file
- * from an unreadable one, or the certificate from the key.
+ * A list of revoked certificates is taken only when an authority of cafile has signed it,
+ * and only as long as it says that it is good for: with one that is out of date nobody
+ * is let in, because who was revoked meanwhile is not known (RFC 5280, 6.3.3).
  */
 #include "tls.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <gnutls/crypto.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "tls_internal.h"
 #include "util.h"
 
-#define FILE_SIZE_MAX (1u << 20)
-#define PSK_LABEL     "ps/1 auth.key"
+#define PSK_LABEL "ps/1 auth.key"
 
 /*
  * TLS 1.3 only: the list starts from nothing, so nothing older leaks in. SECURE256 would
@@ -34,128 +32,20 @@
 /* An external PSK goes with SHA-256 suites only; of those AES-128-GCM is by far the fastest. */
 #define PRIORITY_PSK "SECURE128:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:-KX-ALL:+ECDHE-PSK"
 
-struct certs {
-	gnutls_x509_crt_t *list;
-	unsigned int count;
-};
-
-static void certs_done(struct certs *certs)
-{
-	for (unsigned int i = 0; i < certs->count; i++)
-		gnutls_x509_crt_deinit(certs->list[i]);
-	gnutls_free(certs->list);
-}
-
-/* Keys pass through here: nothing of a file stays in freed memory. */
-static void file_done(gnutls_datum_t *file)
-{
-	if (file->data)
-		gnutls_memset(file->data, 0, file->size);
-	free(file->data);
-}
-
-static void privkey_done(gnutls_x509_privkey_t *key)
-{
-	if (*key)
-		gnutls_x509_privkey_deinit(*key);
-}
-
-static int out_of_memory(struct err *err)
-{
-	return err_sys(err, -ENOMEM, "cannot set up TLS");
-}
-
-/* The whole of @path, which configuration key @key names. */
-static int load_file(const char *key, const char *path, gnutls_datum_t *ret, struct err *err)
-{
-	_cleanup_close_ int fd = -1;
-	struct stat st;
-	ssize_t n;
-
-	if (!path || !*path)
-		return err_set(err, -EINVAL, "%s: not set, and TLS needs it", key);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return err_sys(err, -errno, "%s: cannot read \"%s\"", key, path);
-	if (!S_ISREG(st.st_mode))
-		return err_set(err, -EINVAL, "%s: \"%s\" is not a file", key, path);
-	if (st.st_size > FILE_SIZE_MAX)
-		return err_set(err, -EFBIG, "%s: \"%s\" is above 1 MiB, too large for this", key,
-			       path);
-
-	ret->data = malloc((size_t)st.st_size + 1);
-	if (!ret->data)
-		return out_of_memory(err);
-	while (ret->size < (size_t)st.st_size) {
-		n = read(fd, ret->data + ret->size, (size_t)st.st_size - ret->size);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_sys(err, -errno, "%s: cannot read \"%s\"", key, path);
-		if (n == 0)
-			break;
-		ret->size += (unsigned int)n;
-	}
-	ret->data[ret->size] = '\0';
-	return 0;
-}
-
-static int load_certs(const char *key, const char *path, struct certs *ret, struct err *err)
-{
-	_cleanup_(file_done) gnutls_datum_t file = {0};
-	int r;
-
-	r = load_file(key, path, &file, err);
-	if (r)
-		return r;
-	r = gnutls_x509_crt_list_import2(&ret->list, &ret->count, &file, GNUTLS_X509_FMT_PEM, 0);
-	if (r == GNUTLS_E_MEMORY_ERROR)
-		return out_of_memory(err);
-	if (r == GNUTLS_E_NO_CERTIFICATE_FOUND || r == GNUTLS_E_BASE64_UNEXPECTED_HEADER_ERROR ||
-	    (r >= 0 && !ret->count))
-		return err_set(err, -EINVAL, "%s: there is no PEM certificate in \"%s\"", key,
-			       path);
-	if (r < 0)
-		return err_set(err, -EINVAL, "%s: \"%s\" does not hold good PEM certificates: %s",
-			       key, path, gnutls_strerror(r));
-	return 0;
-}
-
-static int load_key(const char *path, gnutls_x509_privkey_t *ret, struct err *err)
-{
-	_cleanup_(file_done) gnutls_datum_t file = {0};
-	int r;
-
-	r = load_file("tls.keyfile", path, &file, err);
-	if (r)
-		return r;
-	if (gnutls_x509_privkey_init(ret) < 0)
-		return out_of_memory(err);
-	r = gnutls_x509_privkey_import2(*ret, &file, GNUTLS_X509_FMT_PEM, NULL, 0);
-	if (r == GNUTLS_E_DECRYPTION_FAILED)
-		return err_set(err, -EINVAL,
-			       "tls.keyfile: the key in \"%s\" is protected by a password", path);
-	if (r < 0)
-		return err_set(err, -EINVAL, "tls.keyfile: there is no PEM private key in \"%s\"",
-			       path);
-	return 0;
-}
-
 static int check_dates(const char *key, const char *path, gnutls_x509_crt_t crt, struct err *err)
 {
 	time_t now = time(NULL);
 	time_t from = gnutls_x509_crt_get_activation_time(crt);
 	time_t until = gnutls_x509_crt_get_expiration_time(crt);
-	char day[32] = "";
-	struct tm tm;
+	char day[TLS_DAY_SIZE];
 
-	if (until < now && gmtime_r(&until, &tm)) {
-		strftime(day, sizeof(day), "%Y-%m-%d", &tm);
+	if (until < now) {
+		tls_show_day(until, day);
 		return err_set(err, -EKEYEXPIRED, "%s: the certificate in \"%s\" expired on %s",
 			       key, path, day);
 	}
-	if (from > now && gmtime_r(&from, &tm)) {
-		strftime(day, sizeof(day), "%Y-%m-%d", &tm);
+	if (from > now) {
+		tls_show_day(from, day);
 		return err_set(err, -EKEYREJECTED,
 			       "%s: the certificate in \"%s\" is not valid before %s "
 			       "(is the clock right?)",
@@ -166,13 +56,14 @@ static int check_dates(const char *key, const char *path, gnutls_x509_crt_t crt,
 
 static int load_own(struct tls_context *ctx, const struct tls_config *config, struct err *err)
 {
-	_cleanup_(certs_done) struct certs chain = {0};
-	_cleanup_(privkey_done) gnutls_x509_privkey_t key = NULL;
+	_cleanup_(tls_certs_done) struct tls_certs chain = {0};
+	_cleanup_(tls_key_done) gnutls_x509_privkey_t key = NULL;
+	nsec_t now = clock_realtime();
 	int r;
 
-	r = load_certs("tls.certfile", config->certfile, &chain, err);
+	r = tls_load_certs("tls.certfile", config->certfile, ctx->digest, &chain, err);
 	r = r ? r : check_dates("tls.certfile", config->certfile, chain.list[0], err);
-	r = r ? r : load_key(config->keyfile, &key, err);
+	r = r ? r : tls_load_key(config->keyfile, ctx->digest, &key, err);
 	if (r)
 		return r;
 	r = gnutls_certificate_set_x509_key(ctx->cert, chain.list, (int)chain.count, key);
@@ -184,16 +75,120 @@ static int load_own(struct tls_context *ctx, const struct tls_config *config, st
 	if (r < 0)
 		return err_set(err, -EINVAL, "tls.certfile: cannot use \"%s\": %s",
 			       config->certfile, gnutls_strerror(r));
+	for (unsigned int i = 0; i < chain.count; i++) {
+		nsec_t expires = tls_crt_expires(chain.list[i]);
+
+		/* One that has expired already is no part of the chain that peers accept. */
+		if (expires > now)
+			ctx->expires = MIN(ctx->expires, expires);
+	}
 	return 0;
+}
+
+/* Who signed the list? One of several authorities of the same name may have. */
+static int check_crl_signer(gnutls_x509_crl_t crl, const struct tls_certs *cas,
+			    const struct tls_config *config, struct err *err)
+{
+	/* Of these check_crl_dates() has more to say. */
+	const unsigned int dates = GNUTLS_CERT_REVOCATION_DATA_SUPERSEDED |
+				   GNUTLS_CERT_REVOCATION_DATA_ISSUED_IN_FUTURE;
+	const unsigned int not_it = GNUTLS_CERT_SIGNER_NOT_FOUND | GNUTLS_CERT_SIGNATURE_FAILURE;
+	const unsigned int may_not =
+		GNUTLS_CERT_SIGNER_NOT_CA | GNUTLS_CERT_SIGNER_CONSTRAINTS_FAILURE;
+	/* GnuTLS would take weaker ones than for a certificate. */
+	bool weak = !gnutls_sign_is_secure2(gnutls_x509_crl_get_signature_algorithm(crl),
+					    GNUTLS_SIGN_FLAG_SECURE_FOR_CERTS);
+	unsigned int why = 0; /* of the authority that did sign it */
+
+	for (unsigned int i = 0; i < cas->count; i++) {
+		unsigned int status = 0;
+
+		if (gnutls_x509_crl_verify(crl, &cas->list[i], 1, 0, &status) < 0)
+			continue;
+		if (status & dates)
+			status &= ~(dates | GNUTLS_CERT_INVALID);
+		if (weak)
+			status |= GNUTLS_CERT_INSECURE_ALGORITHM;
+		if (!status)
+			return 0;
+		if (!(status & not_it))
+			why = status;
+	}
+	if (why & may_not)
+		return err_set(
+			err, -EKEYREJECTED,
+			"tls.crlfile: the list in \"%s\" is signed by an authority in \"%s\" "
+			"that may not sign such lists (its key usage has no CRL signing)",
+			config->crlfile, config->cafile);
+	if (why)
+		return err_set(err, -EKEYREJECTED,
+			       "tls.crlfile: the list in \"%s\" cannot be trusted: %s",
+			       config->crlfile,
+			       why & GNUTLS_CERT_INSECURE_ALGORITHM
+				       ? "its signature is too weak"
+				       : "it has an extension that nobody here understands");
+	return err_set(err, -EKEYREJECTED,
+		       "tls.crlfile: the list in \"%s\" is signed by nobody in \"%s\"",
+		       config->crlfile, config->cafile);
+}
+
+static int check_crl_dates(gnutls_x509_crl_t crl, const struct tls_config *config, struct err *err)
+{
+	time_t now = time(NULL);
+	time_t from = gnutls_x509_crl_get_this_update(crl);
+	time_t until = gnutls_x509_crl_get_next_update(crl);
+	char day[TLS_DAY_SIZE];
+
+	if (until > 0 && until < now) {
+		tls_show_day(until, day);
+		return err_set(
+			err, -EKEYEXPIRED,
+			"tls.crlfile: the list in \"%s\" is out of date: the next one was to "
+			"come by %s",
+			config->crlfile, day);
+	}
+	if (from > now) {
+		tls_show_day(from, day);
+		return err_set(err, -EKEYREJECTED,
+			       "tls.crlfile: the list in \"%s\" is not valid before %s (is the "
+			       "clock right?)",
+			       config->crlfile, day);
+	}
+	return 0;
+}
+
+static int load_crls(struct tls_context *ctx, const struct tls_certs *cas,
+		     const struct tls_config *config, struct err *err)
+{
+	_cleanup_(tls_crls_done) struct tls_crls crls = {0};
+	int r;
+
+	r = tls_load_crls(config->crlfile, ctx->digest, &crls, err);
+	for (unsigned int i = 0; !r && i < crls.count; i++) {
+		time_t until = gnutls_x509_crl_get_next_update(crls.list[i]);
+
+		r = check_crl_signer(crls.list[i], cas, config, err);
+		r = r ? r : check_crl_dates(crls.list[i], config, err);
+		if (until > 0 && (!ctx->crl_until || until < ctx->crl_until))
+			ctx->crl_until = until;
+	}
+	if (r)
+		return r;
+	r = gnutls_certificate_set_x509_crl(ctx->cert, crls.list, (int)crls.count);
+	if (r < 0)
+		return err_set(err, -EINVAL, "tls.crlfile: cannot use \"%s\": %s", config->crlfile,
+			       gnutls_strerror(r));
+	ctx->crlfile = strdup(config->crlfile);
+	return ctx->crlfile ? 0 : tls_out_of_memory(err);
 }
 
 /* Old CAs may stay in the file while a new one is rolled out: one that is valid will do. */
 static int load_cas(struct tls_context *ctx, const struct tls_config *config, struct err *err)
 {
-	_cleanup_(certs_done) struct certs cas = {0};
+	_cleanup_(tls_certs_done) struct tls_certs cas = {0};
 	int r;
 
-	r = load_certs("tls.cafile", config->cafile, &cas, err);
+	r = tls_load_certs("tls.cafile", config->cafile, ctx->digest, &cas, err);
 	if (r)
 		return r;
 	for (unsigned int i = 0; i < cas.count; i++) {
@@ -208,7 +203,10 @@ static int load_cas(struct tls_context *ctx, const struct tls_config *config, st
 		return err_set(err, -EINVAL, "tls.cafile: cannot use \"%s\": %s", config->cafile,
 			       gnutls_strerror(r));
 	ctx->cafile = strdup(config->cafile);
-	return ctx->cafile ? 0 : out_of_memory(err);
+	if (!ctx->cafile)
+		return tls_out_of_memory(err);
+	/* After the authorities: GnuTLS files the lists under them. */
+	return config->crlfile ? load_crls(ctx, &cas, config, err) : 0;
 }
 
 /* 32 bytes from auth.key, bound to this protocol so that no other use of the key meets it. */
@@ -262,7 +260,7 @@ static int load(struct tls_context *ctx, const struct tls_config *config, struct
 	if (ctx->use_psk)
 		return load_psk(ctx, config, err);
 	if (gnutls_certificate_allocate_credentials(&ctx->cert) < 0)
-		return out_of_memory(err);
+		return tls_out_of_memory(err);
 	r = load_own(ctx, config, err);
 	return r ? r : load_cas(ctx, config, err);
 }
@@ -274,11 +272,12 @@ int tls_context_new(enum tls_side side, const struct tls_config *config, struct 
 	int r;
 
 	if (!ctx)
-		return out_of_memory(err);
+		return tls_out_of_memory(err);
 	ctx->refs = 1;
 	ctx->side = side;
 	ctx->enable = config->enable;
 	ctx->use_psk = config->psk != NULL;
+	ctx->expires = UINT64_MAX;
 	r = ctx->enable ? load(ctx, config, err) : 0;
 	if (r) {
 		tls_context_free(ctx);
@@ -308,6 +307,7 @@ struct tls_context *tls_context_free(struct tls_context *ctx)
 		gnutls_priority_deinit(ctx->priority);
 	gnutls_memset(ctx->psk_key, 0, sizeof(ctx->psk_key));
 	free(ctx->cafile);
+	free(ctx->crlfile);
 	free(ctx);
 	return NULL;
 }

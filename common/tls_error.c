@@ -37,7 +37,8 @@ static const struct {
 	{GNUTLS_A_CERTIFICATE_EXPIRED, "refused our certificate: expired or not yet valid there",
 	 NULL},
 	{GNUTLS_A_CERTIFICATE_REVOKED, "refused our certificate: revoked", NULL},
-	{GNUTLS_A_CERTIFICATE_UNKNOWN, "refused our certificate", NULL},
+	{GNUTLS_A_CERTIFICATE_UNKNOWN,
+	 "refused our certificate: cannot tell whether it is good, see its log", NULL},
 	{GNUTLS_A_ACCESS_DENIED, "refused our certificate: access denied", NULL},
 	{GNUTLS_A_CERTIFICATE_REQUIRED, "wants a certificate and got none from us", NULL},
 	{GNUTLS_A_DECRYPT_ERROR,
@@ -103,7 +104,7 @@ int tls_handshake_error(struct tls *t, int r, int *ret_alert, struct err *err)
 
 	*ret_alert = gnutls_error_to_alert(r, &level);
 	if (t->verdict) {
-		*ret_alert = t->alert;
+		*ret_alert = t->peer.alert;
 		return t->verdict;
 	}
 	/* A TLS 1.2 hello to a collector: the version counts as agreed, and then no cipher fits. */

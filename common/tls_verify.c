@@ -2,25 +2,22 @@
 /*
  * Whether the peer is who it should be.
  *
- * GnuTLS checks the chain, the dates and the purpose: without the purpose a collector's
- * certificate would do as an agent's. The name is checked here, because GnuTLS would
- * take the common name when a certificate carries no other, and because the sentence
- * must say which names the certificate does carry. A certificate that is refused is
- * answered with the alert that says why, so that both sides can log a clear line.
+ * GnuTLS checks the chain, the dates, the purpose and revocation: without the purpose a
+ * collector's certificate would do as an agent's. The name is checked here, because the
+ * sentence must say which names the certificate does carry. A certificate that is refused
+ * is answered with the alert that says why, so that both sides can log a clear line. The
+ * same is done again for sessions that are open when the credentials change.
  *
  * Everything here runs on the thread of the session and keeps no state.
  */
 #include "tls.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
 
 #include "tls_internal.h"
 #include "util.h"
-
-#define NAMES_SHOWN 256 /* bytes of a certificate's names in a sentence */
 
 /* GnuTLS wants these writable. */
 static unsigned char server_purpose[] = GNUTLS_KP_TLS_WWW_SERVER;
@@ -33,18 +30,18 @@ struct peer {
 	gnutls_alert_description_t alert;
 };
 
-static void crt_done(gnutls_x509_crt_t *crt)
+void tls_crt_done(gnutls_x509_crt_t *crt)
 {
 	if (*crt)
 		gnutls_x509_crt_deinit(*crt);
 }
 
-static void format_day(time_t when, char out[32])
+void tls_show_day(time_t when, char out[TLS_DAY_SIZE])
 {
 	struct tm tm;
 
-	if (!gmtime_r(&when, &tm) || !strftime(out, 32, "%Y-%m-%d", &tm))
-		snprintf(out, 32, "an unknown day");
+	if (!gmtime_r(&when, &tm) || !strftime(out, TLS_DAY_SIZE, "%Y-%m-%d", &tm))
+		snprintf(out, TLS_DAY_SIZE, "an unknown day");
 }
 
 /* It, or one that signed it, is out of its dates. */
@@ -53,16 +50,16 @@ static int refuse_dates(struct peer *p, unsigned int status, struct err *err)
 	time_t now = time(NULL);
 	time_t from = gnutls_x509_crt_get_activation_time(p->crt);
 	time_t until = gnutls_x509_crt_get_expiration_time(p->crt);
-	char day[32];
+	char day[TLS_DAY_SIZE];
 
 	p->alert = GNUTLS_A_CERTIFICATE_EXPIRED;
 	if (until < now) {
-		format_day(until, day);
+		tls_show_day(until, day);
 		return err_set(err, -EKEYEXPIRED, "the certificate of the %s expired on %s",
 			       p->role, day);
 	}
 	if (from > now) {
-		format_day(from, day);
+		tls_show_day(from, day);
 		return err_set(err, -EKEYREJECTED,
 			       "the certificate of the %s is not valid before %s (are the clocks "
 			       "right?)",
@@ -89,6 +86,10 @@ static int refuse_chain(struct peer *p, unsigned int status, struct err *err)
 			       "the certificate of the %s is signed by one that may not sign it",
 			       p->role);
 	}
+	if (status & GNUTLS_CERT_REVOKED) {
+		p->alert = GNUTLS_A_CERTIFICATE_REVOKED;
+		return err_set(err, -EKEYREVOKED, "the certificate of the %s was revoked", p->role);
+	}
 	if (status & (GNUTLS_CERT_EXPIRED | GNUTLS_CERT_NOT_ACTIVATED))
 		return refuse_dates(p, status, err);
 	if (status & GNUTLS_CERT_PURPOSE_MISMATCH) {
@@ -110,84 +111,14 @@ static int refuse_chain(struct peer *p, unsigned int status, struct err *err)
 	return -EKEYREJECTED;
 }
 
-/*
- * Name number @i of the certificate as text in @out: its type (GNUTLS_SAN_...), 0 when it
- * is of no use here, < 0 after the last one.
- */
-static int get_name(gnutls_x509_crt_t crt, unsigned int i, char *out, size_t size)
-{
-	unsigned char raw[TLS_IDENTITY_MAX + 1];
-	size_t n = sizeof(raw);
-	int type;
-
-	type = gnutls_x509_crt_get_subject_alt_name(crt, i, raw, &n, NULL);
-	if (type == GNUTLS_E_SHORT_MEMORY_BUFFER)
-		return 0;
-	if (type == GNUTLS_SAN_IPADDRESS && (n == 4 || n == 16))
-		return inet_ntop(n == 4 ? AF_INET : AF_INET6, raw, out, (socklen_t)size) ? type : 0;
-	if ((type != GNUTLS_SAN_DNSNAME && type != GNUTLS_SAN_URI) || !n || n >= size)
-		return type < 0 ? type : 0;
-	/* A name with a NUL or a line break in it means to deceive somebody. */
-	for (size_t k = 0; k < n; k++)
-		if (raw[k] <= ' ' || raw[k] >= 0x7f)
-			return 0;
-	memcpy(out, raw, n);
-	out[n] = '\0';
-	return type;
-}
-
-/* "a.example, 192.0.2.1": the names that a client could ask for. */
-static void list_names(gnutls_x509_crt_t crt, char out[NAMES_SHOWN])
-{
-	char name[TLS_IDENTITY_MAX + 1];
-	size_t len = 0;
-	int type;
-
-	out[0] = '\0';
-	for (unsigned int i = 0; (type = get_name(crt, i, name, sizeof(name))) >= 0; i++) {
-		if (type != GNUTLS_SAN_DNSNAME && type != GNUTLS_SAN_IPADDRESS)
-			continue;
-		if (len + strlen(name) + sizeof(", ...") >= NAMES_SHOWN) {
-			snprintf(out + len, NAMES_SHOWN - len, ", ...");
-			return;
-		}
-		len += (size_t)snprintf(out + len, NAMES_SHOWN - len, "%s%s", len ? ", " : "",
-					name);
-	}
-}
-
-static bool has_dns_name(gnutls_x509_crt_t crt)
-{
-	char name[TLS_IDENTITY_MAX + 1];
-	int type;
-
-	for (unsigned int i = 0; (type = get_name(crt, i, name, sizeof(name))) >= 0; i++)
-		if (type == GNUTLS_SAN_DNSNAME)
-			return true;
-	return false;
-}
-
-static bool matches_name(gnutls_x509_crt_t crt, const char *wanted)
-{
-	unsigned char addr[16];
-
-	if (inet_pton(AF_INET, wanted, addr) == 1)
-		return gnutls_x509_crt_check_ip(crt, addr, 4, 0);
-	if (inet_pton(AF_INET6, wanted, addr) == 1)
-		return gnutls_x509_crt_check_ip(crt, addr, 16, 0);
-	/* Without this GnuTLS would go by the common name. */
-	return has_dns_name(crt) &&
-	       gnutls_x509_crt_check_hostname2(crt, wanted, GNUTLS_VERIFY_DO_NOT_ALLOW_IP_MATCHES);
-}
-
 static int check_name(struct peer *p, const char *wanted, struct err *err)
 {
-	char names[NAMES_SHOWN];
+	char names[TLS_NAMES_SHOWN];
 
-	if (matches_name(p->crt, wanted))
+	if (tls_names_have_host(p->crt, wanted))
 		return 0;
 	p->alert = GNUTLS_A_BAD_CERTIFICATE;
-	list_names(p->crt, names);
+	tls_names_list(p->crt, names);
 	if (!names[0])
 		return err_set(err, -EKEYREJECTED,
 			       "the certificate of the %s carries no host name and no address, so "
@@ -197,26 +128,11 @@ static int check_name(struct peer *p, const char *wanted, struct err *err)
 		       p->role, names, wanted);
 }
 
-/*
- * The first URI, else the first DNS name. Never the common name, which CAs do not
- * check. A collector may go by an address alone, and that is its identity then.
- */
+/* A collector may go by an address alone, and that is its identity then. */
 static int take_identity(struct peer *p, const char *server_name,
 			 char identity[TLS_IDENTITY_MAX + 1], struct err *err)
 {
-	char name[TLS_IDENTITY_MAX + 1];
-	int type;
-
-	identity[0] = '\0';
-	for (unsigned int i = 0; (type = get_name(p->crt, i, name, sizeof(name))) >= 0; i++) {
-		if (type == GNUTLS_SAN_URI || (type == GNUTLS_SAN_DNSNAME && !identity[0]))
-			snprintf(identity, TLS_IDENTITY_MAX + 1, "%s", name);
-		if (type == GNUTLS_SAN_URI)
-			return 0;
-	}
-	if (!identity[0] && server_name)
-		snprintf(identity, TLS_IDENTITY_MAX + 1, "%s", server_name);
-	if (identity[0])
+	if (tls_names_identity(p->crt, server_name, identity))
 		return 0;
 	p->alert = GNUTLS_A_BAD_CERTIFICATE;
 	return err_set(err, -EKEYREJECTED,
@@ -225,12 +141,72 @@ static int take_identity(struct peer *p, const char *server_name,
 		       p->role);
 }
 
-int tls_verify_peer(const struct tls_context *ctx, gnutls_session_t session,
-		    const char *server_name, char identity[TLS_IDENTITY_MAX + 1],
-		    gnutls_alert_description_t *ret_alert, struct err *err)
+nsec_t tls_crt_expires(gnutls_x509_crt_t crt)
 {
-	_cleanup_(crt_done) gnutls_x509_crt_t crt = NULL;
-	struct peer p = {.ctx = ctx, .role = tls_peer_role(ctx)};
+	time_t until = gnutls_x509_crt_get_expiration_time(crt);
+
+	/* There is a date for "never", and it is beyond what nanoseconds count up to. */
+	if (until < 0 || (nsec_t)until >= UINT64_MAX / NSEC_PER_SEC)
+		return UINT64_MAX;
+	return (nsec_t)until * NSEC_PER_SEC;
+}
+
+static int import(const gnutls_datum_t *der, gnutls_x509_crt_t *ret)
+{
+	int r = gnutls_x509_crt_init(ret);
+
+	return r < 0 ? r : gnutls_x509_crt_import(*ret, der, GNUTLS_X509_FMT_DER);
+}
+
+int tls_peer_crt(gnutls_session_t session, gnutls_x509_crt_t *ret)
+{
+	unsigned int count = 0;
+	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &count);
+
+	return chain && count ? import(&chain[0], ret) : GNUTLS_E_NO_CERTIFICATE_FOUND;
+}
+
+/*
+ * Those that have expired already and did no harm are no part of the chain that was
+ * verified: an old root that is sent along, say.
+ */
+static nsec_t chain_expires(const gnutls_datum_t *chain, unsigned int count)
+{
+	nsec_t now = clock_realtime(), first = UINT64_MAX;
+
+	for (unsigned int i = 0; i < count; i++) {
+		_cleanup_(tls_crt_done) gnutls_x509_crt_t crt = NULL;
+		nsec_t expires;
+
+		if (import(&chain[i], &crt) < 0)
+			continue;
+		expires = tls_crt_expires(crt);
+		if (expires > now)
+			first = MIN(first, expires);
+	}
+	return first;
+}
+
+/* GnuTLS looks for names on the list, and not at its date. */
+static int check_crl_date(struct peer *p, struct err *err)
+{
+	char day[TLS_DAY_SIZE];
+
+	if (!p->ctx->crl_until || p->ctx->crl_until >= time(NULL))
+		return 0;
+	tls_show_day(p->ctx->crl_until, day);
+	p->alert = GNUTLS_A_CERTIFICATE_UNKNOWN;
+	return err_set(err, -EKEYREJECTED,
+		       "whether the certificate of the %s was revoked is not known: the list in "
+		       "\"%s\" is out of date, the next one was to come by %s",
+		       p->role, p->ctx->crlfile, day);
+}
+
+int tls_verify_peer(const struct tls_context *ctx, gnutls_session_t session,
+		    const char *server_name, struct tls_peer *ret, struct err *err)
+{
+	_cleanup_(tls_crt_done) gnutls_x509_crt_t crt = NULL;
+	struct peer p = {.ctx = ctx, .role = tls_peer_role(ctx), .alert = GNUTLS_A_BAD_CERTIFICATE};
 	gnutls_typed_vdata_st purpose = {
 		.type = GNUTLS_DT_KEY_PURPOSE_OID,
 		.data = ctx->side == TLS_AGENT ? server_purpose : client_purpose,
@@ -239,15 +215,13 @@ int tls_verify_peer(const struct tls_context *ctx, gnutls_session_t session,
 	unsigned int count = 0, status = 0;
 	int r;
 
-	*ret_alert = GNUTLS_A_BAD_CERTIFICATE;
+	ret->alert = p.alert;
 	chain = gnutls_certificate_get_peers(session, &count);
 	if (!chain || !count) {
-		*ret_alert = GNUTLS_A_CERTIFICATE_REQUIRED;
+		ret->alert = GNUTLS_A_CERTIFICATE_REQUIRED;
 		return err_set(err, -EKEYREJECTED, "the %s sent no certificate", p.role);
 	}
-	r = gnutls_x509_crt_init(&crt);
-	if (r >= 0)
-		r = gnutls_x509_crt_import(crt, &chain[0], GNUTLS_X509_FMT_DER);
+	r = import(&chain[0], &crt);
 	p.crt = crt;
 	if (r >= 0)
 		r = gnutls_certificate_verify_peers(session, &purpose, 1, &status);
@@ -255,10 +229,44 @@ int tls_verify_peer(const struct tls_context *ctx, gnutls_session_t session,
 		return err_set(err, -EKEYREJECTED, "the certificate of the %s cannot be read: %s",
 			       p.role, gnutls_strerror(r));
 
-	r = status ? refuse_chain(&p, status, err) : 0;
+	r = status ? refuse_chain(&p, status, err) : check_crl_date(&p, err);
 	if (!r && ctx->side == TLS_AGENT)
 		r = check_name(&p, server_name, err);
-	r = r ? r : take_identity(&p, server_name, identity, err);
-	*ret_alert = p.alert;
+	r = r ? r : take_identity(&p, server_name, ret->identity, err);
+	ret->alert = p.alert;
+	ret->expires = r ? 0 : chain_expires(chain, count);
+	return r;
+}
+
+nsec_t tls_expires(const struct tls *t)
+{
+	return MIN(t->ctx->expires, t->peer.expires);
+}
+
+int tls_recheck(struct tls *t, const struct tls_context *now, struct err *err)
+{
+	const struct tls_context *then = t->ctx;
+	const char *role = tls_peer_role(then);
+	struct tls_peer peer;
+	int r;
+
+	if (!t->established)
+		return err_set(err, -ENOTCONN, "the connection to the %s is not set up yet", role);
+	if (now->enable != then->enable || now->use_psk != then->use_psk)
+		return err_set(err, -EKEYREJECTED,
+			       "the stream of the %s is not secured as it has to be now", role);
+	if (!t->session)
+		return 0;
+	if (now->use_psk) {
+		if (gnutls_memcmp(now->psk_key, then->psk_key, sizeof(now->psk_key)))
+			return err_set(err, -EKEYREJECTED, "the %s has another auth.key", role);
+		return 0;
+	}
+	/* GnuTLS judges by the credentials of the session, so it gets the others for a moment. */
+	r = gnutls_credentials_set(t->session, GNUTLS_CRD_CERTIFICATE, now->cert);
+	if (r < 0)
+		return tls_out_of_memory(err);
+	r = tls_verify_peer(now, t->session, t->server_name, &peer, err);
+	gnutls_credentials_set(t->session, GNUTLS_CRD_CERTIFICATE, then->cert);
 	return r;
 }

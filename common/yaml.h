@@ -29,6 +29,8 @@ enum yaml_type {
 	YAML_ENUM,      /* int: index into `names`, any letter case */
 	YAML_PORTS,     /* struct yaml_ports: a list of 1..65535, or "8000-8100" */
 	YAML_STRINGS,   /* struct yaml_strings: a list; min..max as for YAML_STRING */
+	YAML_SERVERS,   /* struct yaml_servers: a list of "host:port", "[IPv6]:port" or
+			   {address: host, port: number} */
 	YAML_PORTS_MAP, /* struct yaml_ports_map: interface pattern -> list of ports */
 	YAML_UNSUPPORTED, /* known, but this version cannot do it: an error that says so */
 	YAML_FOREIGN,     /* a key of another program, named in `help`: an error that says so */
@@ -42,6 +44,14 @@ struct yaml_ports {
 
 struct yaml_strings {
 	char **v;
+	size_t n;
+};
+
+struct yaml_servers {
+	struct yaml_server {
+		char *host;
+		uint16_t port;
+	} * v;
 	size_t n;
 };
 

@@ -7,13 +7,16 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <strings.h>
 
 #include "err.h"
 #include "util.h"
 #include "yaml.h"
 #include "yaml_tree.h"
 
-#define LIST_MAX 1024u /* items of a list of strings */
+#define LIST_MAX    1024u /* items of a list of strings */
+#define SERVERS_MAX 256u
+#define HOST_MAX    253u
 
 static void *member(const struct yaml_walk *w, const struct yaml_key *key)
 {
@@ -146,6 +149,109 @@ static void load_strings(const struct yaml_walk *w, const struct yaml_key *key,
 	}
 }
 
+/* An entry of a server: {address: host, port: number}. */
+static void load_server_map(const struct yaml_walk *w, const char *path, struct yaml_item *map,
+			    struct yaml_server *ret)
+{
+	static const struct yaml_key address = {.type = YAML_STRING, .max = HOST_MAX},
+				     port = {.type = YAML_UINT, .min = 1, .max = 65535};
+	size_t count = yaml_errors_count(w->errors);
+	char name[YAML_PATH_SIZE];
+	uint64_t number = 0;
+	struct err err;
+
+	for (struct yaml_item *i = map->first; i; i = i->next) {
+		bool is_address = i->key && strcasecmp(i->key, "address") == 0;
+		bool is_port = i->key && strcasecmp(i->key, "port") == 0;
+
+		if (!i->key || i->kind == NODE_BROKEN)
+			continue;
+		yaml_join(name, path, i->key);
+		if (!is_address && !is_port)
+			yaml_report(w->errors, i->key_at, name,
+				    "unknown key, address and port are known");
+		else if (is_address ? ret->host != NULL : number != 0)
+			yaml_report(w->errors, i->key_at, name, "given twice");
+		else if (i->kind == NODE_NULL)
+			continue;
+		else if (i->kind != NODE_SCALAR || (is_port && strlen(i->text) != i->length))
+			yaml_report(w->errors, i->at, name, "a single value is needed");
+		else if ((is_address ? check_string(&address, i, &err)
+				     : yaml_value_number(&port, i->text, &number, &err)) < 0)
+			yaml_report(w->errors, i->at, name, "%s", err.text);
+		else if (is_address && i->length) {
+			ret->host = i->text;
+			i->text = NULL;
+		}
+	}
+	ret->port = (uint16_t)number;
+	if (yaml_errors_count(w->errors) > count)
+		return;
+	if (!ret->host)
+		yaml_report(w->errors, map->at, path, "address is missing");
+	if (!number)
+		yaml_report(w->errors, map->at, path, "port is missing");
+}
+
+static void load_server(const struct yaml_walk *w, const char *path, struct yaml_item *item,
+			struct yaml_server *ret)
+{
+	static const struct yaml_key text = {.max = HOST_MAX + sizeof("[]:65535") - 1};
+	struct err err;
+	int r;
+
+	if (item->kind == NODE_MAP) {
+		load_server_map(w, path, item, ret);
+	} else if (item->kind != NODE_SCALAR || !item->length) {
+		yaml_report(w->errors, item->at, path,
+			    "each item must be host:port or {address: host, port: number}");
+	} else {
+		r = check_string(&text, item, &err);
+		if (r == 0)
+			r = yaml_value_server(item->text, ret, &err);
+		if (r == -ENOMEM)
+			yaml_errors_no_memory(w->errors);
+		else if (r < 0)
+			yaml_report(w->errors, item->at, path, "%s", err.text);
+	}
+}
+
+static void load_servers(const struct yaml_walk *w, const struct yaml_key *key,
+			 const struct yaml_item *list)
+{
+	struct yaml_servers *servers = member(w, key);
+
+	if (list->kind != NODE_LIST) {
+		yaml_report(w->errors, list->at, key->path,
+			    "a list is needed, such as [a.example:8081, b.example:8081]");
+		return;
+	}
+	if (list->n == 0)
+		return;
+	if (list->n > SERVERS_MAX) {
+		yaml_report(w->errors, list->at, key->path, "%zu items, at most %u are possible",
+			    list->n, SERVERS_MAX);
+		return;
+	}
+	servers->v = calloc(list->n, sizeof(*servers->v));
+	if (!servers->v) {
+		yaml_errors_no_memory(w->errors);
+		return;
+	}
+	for (struct yaml_item *i = list->first; i; i = i->next) {
+		struct yaml_server *server = &servers->v[servers->n++];
+
+		if (i->kind == NODE_BROKEN)
+			continue;
+		load_server(w, key->path, i, server);
+		for (size_t k = 0; server->host && k < servers->n - 1; k++) {
+			if (servers->v[k].host && servers->v[k].port == server->port &&
+			    strcasecmp(servers->v[k].host, server->host) == 0)
+				yaml_report(w->errors, i->at, key->path, "given twice");
+		}
+	}
+}
+
 static void load_ports_map(const struct yaml_walk *w, const struct yaml_key *key,
 			   const struct yaml_item *node)
 {
@@ -210,6 +316,9 @@ void yaml_set(const struct yaml_walk *w, const struct yaml_key *key, struct yaml
 	case YAML_STRINGS:
 		load_strings(w, key, item);
 		break;
+	case YAML_SERVERS:
+		load_servers(w, key, item);
+		break;
 	case YAML_PORTS_MAP:
 		load_ports_map(w, key, item);
 		break;
@@ -251,6 +360,7 @@ void yaml_release(const struct yaml_key *keys, size_t n_keys, void *into)
 
 	for (size_t i = 0; i < n_keys; i++) {
 		struct yaml_strings *strings = member(&w, &keys[i]);
+		struct yaml_servers *servers = member(&w, &keys[i]);
 		struct yaml_ports_map *map = member(&w, &keys[i]);
 
 		switch (keys[i].type) {
@@ -263,6 +373,12 @@ void yaml_release(const struct yaml_key *keys, size_t n_keys, void *into)
 				free(strings->v[k]);
 			free(strings->v);
 			*strings = (struct yaml_strings){0};
+			break;
+		case YAML_SERVERS:
+			for (size_t k = 0; k < servers->n; k++)
+				free(servers->v[k].host);
+			free(servers->v);
+			*servers = (struct yaml_servers){0};
 			break;
 		case YAML_PORTS_MAP:
 			for (size_t k = 0; k < map->n; k++)

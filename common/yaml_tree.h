@@ -21,6 +21,7 @@
 struct yaml_errors;
 struct yaml_key;
 struct yaml_ports;
+struct yaml_server;
 
 /* Lines and columns count from 1, columns in characters. 0: the file as a whole. */
 struct yaml_place {
@@ -63,6 +64,8 @@ int yaml_value_number(const struct yaml_key *key, const char *text, uint64_t *re
 int yaml_value_enum(const struct yaml_key *key, const char *text, int *ret, struct err *err);
 /* A port or a range, put into the set. */
 int yaml_value_ports(const char *text, struct yaml_ports *set, struct err *err);
+/* "host:port" or "[IPv6]:port". The host is malloc'ed; -ENOMEM comes without a sentence. */
+int yaml_value_server(const char *text, struct yaml_server *ret, struct err *err);
 
 /* Text of a file as it may be shown: in ASCII, cut short, without quotes around it. */
 #define YAML_SHOWN_SIZE 100

@@ -262,3 +262,40 @@ malformed:
 	return err_set(err, -EINVAL, "\"%s\" is neither a port nor a range such as 8000-8100",
 		       shown);
 }
+
+int yaml_value_server(const char *text, struct yaml_server *ret, struct err *err)
+{
+	static const struct yaml_key port_key = {.type = YAML_UINT, .min = 1, .max = 65535};
+	char shown[YAML_SHOWN_SIZE];
+	const char *colon = strrchr(text, ':'), *host = text;
+	size_t length = colon ? (size_t)(colon - text) : 0;
+	bool brackets = length > 1 && *text == '[' && colon[-1] == ']';
+	uint64_t port;
+	int r;
+
+	yaml_show(shown, text);
+	if (*text == '[' && !brackets)
+		return err_set(err, -EINVAL, "\"%s\" has no port, such as [2001:db8::1]:8081",
+			       shown);
+	if (brackets) {
+		host++;
+		length -= 2;
+	} else if (colon && memchr(text, ':', length)) {
+		return err_set(err, -EINVAL,
+			       "\"%s\": an IPv6 address needs brackets, such as "
+			       "[2001:db8::1]:8081",
+			       shown);
+	}
+	if (!colon || !colon[1])
+		return err_set(err, -EINVAL, "\"%s\" has no port, such as collector.example:8081",
+			       shown);
+	if (!length)
+		return err_set(err, -EINVAL, "\"%s\" has no name or address before the port",
+			       shown);
+	r = yaml_value_number(&port_key, colon + 1, &port, err);
+	if (r < 0)
+		return err_wrap(err, r, "\"%s\": port", shown);
+	ret->host = strndup(host, length);
+	ret->port = (uint16_t)port;
+	return ret->host ? 0 : -ENOMEM;
+}

@@ -34,6 +34,9 @@ static const struct stream_iface sample_ifaces[2] = {
 };
 
 static const struct stream_hello sample_hello = {
+	.recovered = true,
+	.clock_state = STREAM_CLOCK_SYNCED,
+	.clock_error_ns = 1500000,
 	.agent_id = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
 	.boot_id = {0xff, 0xfe, 0xfd},
 	.epoch = 1700000000000000000,
@@ -48,6 +51,7 @@ static const struct stream_hello sample_hello = {
 };
 
 static const struct stream_welcome sample_welcome = {
+	.ack_mode = STREAM_ACK_DURABLE,
 	.session_id = 0x1122334455667788,
 	.resume_seq = 6,
 	.credit = 4u << 20,

@@ -119,24 +119,47 @@ static int new_socket(struct env *e, bool own)
 	return fd;
 }
 
-/* Connect, send, get it back, hang up and see the other side do so. Returns our port. */
-static uint16_t talk(int fd, const char *address)
+/* Returns our port. */
+static uint16_t connect_to(int fd, const char *address)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(PORT)};
-	char data[1000] = {}, back[1000];
 	socklen_t size = sizeof(a);
 
 	inet_pton(AF_INET, address, &a.sin_addr);
 	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
 	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &size), 0);
+	return ntohs(a.sin_port);
+}
+
+/* Send and get it back. */
+static void exchange(int fd)
+{
+	char data[1000] = {}, back[1000];
+
 	for (int i = 0; i < 20; i++) {
 		assert_int_equal(send(fd, data, sizeof(data), MSG_NOSIGNAL), sizeof(data));
 		assert_int_equal(recv(fd, back, sizeof(back), MSG_WAITALL), sizeof(back));
 	}
+}
+
+/* Hang up and see the other side do so. */
+static void hang_up(int fd)
+{
+	char byte;
+
 	shutdown(fd, SHUT_WR);
-	assert_int_equal(recv(fd, back, 1, 0), 0);
+	assert_int_equal(recv(fd, &byte, 1, 0), 0);
 	close(fd);
-	return ntohs(a.sin_port);
+}
+
+/* All of that. Returns our port. */
+static uint16_t talk(int fd, const char *address)
+{
+	uint16_t port = connect_to(fd, address);
+
+	exchange(fd);
+	hang_up(fd);
+	return port;
 }
 
 /* The client's port in a captured packet of these connections, else 0. */
@@ -182,6 +205,27 @@ static void check_streams(struct env *e, const char *address)
 	assert_true(ruled_out(e) > (reconnects + 1) * 40);
 }
 
+/* A stream goes on while its agent looks, again and again, whether another server answers. */
+static void check_long_stream(struct env *e, const char *address)
+{
+	int fd = new_socket(e, true);
+	struct err err;
+
+	connect_to(fd, address);
+	exchange(fd);
+	for (int i = 0; i < OWN_GENERATIONS + OWN_COOKIES; i++) {
+		close(new_socket(e, true));
+		/* As the uplink does after each: else the hooks would forget it. */
+		assert_int_equal(ops->own_socket(e->capture, fd, &err), 0);
+	}
+	env_drain(e);
+	exchange(fd);
+	hang_up(fd);
+	env_drain(e);
+	for (size_t i = 0; i < e->nblocks; i++)
+		assert_int_equal(client_port(&e->blocks[i]), 0);
+}
+
 static void over_loopback(void **state)
 {
 	struct capture_config config = {.snaplen = 65535, .ring_bytes = 8 << 20};
@@ -199,6 +243,7 @@ static void over_loopback(void **state)
 		env_open(&e, &config);
 		assert_int_equal(ops->attach(e.capture, &lo, &err), 0);
 		check_streams(&e, "127.0.0.1");
+		check_long_stream(&e, "127.0.0.1");
 		assert_int_equal(env_counts(&e, 0, DIRECTION_EGRESS).packets[CAPTURE_SEEN], 0);
 		env_close(&e);
 	}
@@ -223,6 +268,7 @@ static void over_a_veth(void **state)
 	env_open(&e, &config);
 	env_attach(&e, "psa", &rule);
 	check_streams(&e, "10.9.8.2");
+	check_long_stream(&e, "10.9.8.2");
 	env_close(&e);
 	env_run("ip", "link", "del", "psa", NULL);
 	stop(pid);

@@ -5,6 +5,7 @@ the while, and at the end its packets are all there and the collector is alive a
 import contextlib
 import os
 import random
+import resource
 import socket
 import struct
 import threading
@@ -31,11 +32,18 @@ def memory(daemon):
         return next(int(line.split()[1]) for line in f if line.startswith("VmHWM:")) / 1024
 
 
+def processor(daemon):
+    """Seconds of processor time that the daemon had so far."""
+    with open(f"/proc/{daemon.pid}/stat") as f:
+        fields = f.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def good_agent(lab, mib=64, count=6000, pps=3000, extra=""):
+def good_agent(lab, mib=64, count=6000, pps=3000, extra="", tls=PLAIN):
     """An agent with traffic beside what the test does; @mib: what the collector may take."""
-    collector = lab.collector(f"maxSessions: {MAX_SESSIONS}\n{extra}", tls=PLAIN)
-    agent = lab.agent("ringSize: 8MB\n", tls=PLAIN)
+    collector = lab.collector(f"maxSessions: {MAX_SESSIONS}\n{extra}", tls=tls)
+    agent = lab.agent("ringSize: 8MB\n", tls=tls)
     agent.wait_for("connected to the collector")
     with traffic(lab, count, pps):
         yield collector
@@ -294,19 +302,188 @@ def connections_that_say_nothing_are_ended(lab):
             s.close()
 
 
-def more_connections_than_sessions_are_turned_away(lab):
+def more_connections_than_places_are_turned_away(lab):
+    """All of them from one address, which gets a part of the places before HELLO."""
     with good_agent(lab, count=12000) as collector:
         crowd = [connect(lab) for _ in range(4 * MAX_SESSIONS)]
-        turned_away = 0
-        for s in crowd[MAX_SESSIONS:]:
-            turned_away += closes(s, 5)
-        assert turned_away == 3 * MAX_SESSIONS
-        collector.wait_for("maxSessions")
+        gone = sum(closes(s, 0.02) for s in crowd)
+        assert gone >= 3 * MAX_SESSIONS, gone
+        collector.wait_for("have not said HELLO")
         for s in crowd:
             s.close()
         # The places are free again.
         harness.wait_until("a stranger to be let in", lambda: ps.WELCOME in [
             k for k, _ in talk(lab, b"".join(guest_messages(random.Random(4))))])
+
+
+def more_agents_than_sessions_are_told_to_come_back(lab):
+    rng = random.Random(11)
+    with good_agent(lab, count=12000):
+        crowd = []
+        for _ in range(MAX_SESSIONS - 1):
+            crowd.append(connect(lab))
+            crowd[-1].sendall(guest_messages(rng)[0])
+            assert ps.parse(crowd[-1].recv(65536))[0][0] == ps.WELCOME
+        said = refusal(talk(lab, guest_messages(rng)[0]))
+        assert "maxSessions" in said, said
+        for s in crowd:
+            s.close()
+
+
+class Flood:
+    """Connections that begin a handshake and leave it at that, as many as there may be."""
+
+    def __init__(self, lab, start, sources):
+        self.lab, self.start, self.sources = lab, start, sources
+        self.made = self.open_at_most = 0
+        self.held = []
+
+    def run(self, number):
+        """So many, of which those stay that the collector does not close."""
+        for n in range(number):
+            s = harness.make_socket(self.lab.rx, socket.AF_INET, socket.SOCK_STREAM)
+            s.bind((self.sources[n % len(self.sources)], 0))
+            s.settimeout(5 * harness.PATIENCE)
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                s.connect(("127.0.0.1", 8081))
+                s.setblocking(False)
+                s.send(self.start)
+            self.held.append(s)
+            self.made += 1
+            if not self.made % 500:
+                self.sweep()
+
+    def sweep(self):
+        self.open_at_most = max(self.open_at_most, len(self.held))
+        left = []
+        for s in self.held:
+            try:
+                if s.recv(65536):
+                    left.append(s)
+                    continue
+            except BlockingIOError:
+                left.append(s)
+                continue
+            except OSError:
+                pass
+            s.close()
+        self.held = left
+
+    def close(self):
+        for s in self.held:
+            s.close()
+
+
+# A TLS record that announces 512 bytes of ClientHello, and its first ones.
+HALF_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(20)
+
+
+def half_open_handshakes(lab, sources, newcomer):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = STREAMS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], number + 1000),
+                                                max(before[1], number + 1000)))
+    flood = Flood(lab, HALF_HELLO, sources)
+    try:
+        with good_agent(lab, count=9000, tls=None) as collector:
+            quiet = processor(collector)
+            begin = time.monotonic()
+            flood.run(number)
+            took = time.monotonic() - begin
+            if newcomer:
+                # They do not keep an agent out that comes from elsewhere.
+                begin = time.monotonic()
+                agent = lab.agent("ringSize: 1MB\n", name="agent-new", interfaces="[nothing]")
+                agent.wait_for("connected to the collector", 15)
+                print(f"# a new agent was let in after {time.monotonic() - begin:.1f} s")
+                assert agent.stop() == 0
+            flood.sweep()
+            used = processor(collector) - quiet
+            print(f"# {flood.made} handshakes begun in {took:.1f} s from {len(sources)} addresses, "
+                  f"{len(flood.held)} are held open; the collector took {used:.2f} s of processor")
+            assert len(flood.held) <= 2 * MAX_SESSIONS
+            assert used < (took + 5) * harness.PATIENCE
+    finally:
+        flood.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def half_open_handshakes_from_one_address_are_bounded(lab):
+    half_open_handshakes(lab, ["127.0.0.66"], True)
+
+
+def half_open_handshakes_from_many_addresses_are_bounded(lab):
+    half_open_handshakes(lab, [f"127.1.{i}.{j}" for i in range(4) for j in range(1, 251)], False)
+
+
+def bombs_one_after_another_cost_little(lab):
+    """Each inflates to all that it may, 4 MiB of what is no packet, or wants to go beyond."""
+    zeros = ps.gzipped(bytes(MAX_RAW), 9)
+    beyond = ps.gzipped(bytes(4 * MAX_RAW), 9)
+    rng = random.Random(9)
+    with good_agent(lab, count=6000) as collector:
+        quiet, begin = processor(collector), time.monotonic()
+        for n in range(400):
+            start = guest_messages(rng)[0]
+            refusal(talk(lab, start + ps.data(1, b"", 5, 500, body=beyond if n % 2 else zeros,
+                                              raw_len=MAX_RAW)))
+        used = processor(collector) - quiet
+        print(f"# 400 bombs in {time.monotonic() - begin:.1f} s, {used:.2f} s of processor")
+        assert used < 8 * harness.PATIENCE
+
+
+def a_million_tiny_messages_are_taken_and_answered(lab):
+    """Of one packet each, PINGs, and messages of a type that may be skipped, in one session."""
+    total = 100000 if GUEST else 1000000
+    rng = random.Random(10)
+    raw = ps.block(1, b"GUEST")
+    payload = ps.data_head(1, 5) + ps.gzipped(raw)
+    check = zlib.crc32(payload)
+    others = ps.ping() + ps.message(99, b"x", flags=1) * 2
+    acked, room, kinds = 0, threading.Semaphore(0), {}
+
+    def read(s):
+        nonlocal acked
+        left = b""
+        with contextlib.suppress(OSError):
+            while data := s.recv(1 << 18):
+                left += data
+                at = 0
+                for kind, body in ps.parse(left):
+                    at += ps.HEADER + len(body)
+                    kinds[kind] = kinds.get(kind, 0) + 1
+                    if kind == ps.ACK:
+                        acked = struct.unpack("<Q", ps.fields(body)[1])[0]
+                        room.release()
+                left = left[at:]
+        room.release()
+
+    with good_agent(lab, mib=96, count=15000) as collector, connect(lab) as s:
+        quiet, begin, before = processor(collector), time.monotonic(), memory(collector)
+        reader = threading.Thread(target=read, args=(s,), daemon=True)
+        reader.start()
+        s.sendall(ps.hello(rng.randbytes(16), interfaces=[ps.interface(1, b"guest0", ps.LINK_RAW)]))
+        seq = 0
+        while seq < total // 4:
+            batch = []
+            for _ in range(1000):
+                seq += 1
+                batch.append(ps.header(ps.DATA, len(payload), check, seq=seq, raw_len=len(raw)))
+                batch.append(payload)
+                batch.append(others)
+            s.sendall(b"".join(batch))
+            while seq - acked > 20000 and reader.is_alive():
+                room.acquire()
+        s.sendall(ps.bye(seq))
+        s.shutdown(socket.SHUT_WR)
+        reader.join(60 * harness.PATIENCE)
+        used = processor(collector) - quiet
+        print(f"# {total} messages in {time.monotonic() - begin:.1f} s, {used:.2f} s of processor; "
+              f"{memory(collector) - before:.1f} MiB more than before; answers {kinds}")
+        assert kinds.get(ps.BYE) == 1 and ps.ERROR not in kinds, kinds
+        assert acked == seq
+    guests = os.path.getsize(lab.path("dump.raw.pcap"))
+    assert guests == 24 + (16 + 5) * seq, guests
 
 
 def many_large_messages_that_never_end_take_bounded_memory(lab):
@@ -315,10 +492,14 @@ def many_large_messages_that_never_end_take_bounded_memory(lab):
     body = bytes(MAX_PAYLOAD - 1)
     sessions = MAX_SESSIONS - 4
     budget = 64
-    with good_agent(lab, mib=64 + budget, count=9000) as collector:
-        crowd = [connect(lab) for _ in range(sessions)]
-        for s in crowd:
+    with good_agent(lab, mib=64 + budget, count=9000, extra="memoryBudget: 128MB\n") as collector:
+        crowd = []
+        for _ in range(sessions):
+            crowd.append(connect(lab))
+            s = crowd[-1]
             s.sendall(guest_messages(rng)[0])
+            # One after the other: an address does not get all places before HELLO.
+            assert ps.parse(s.recv(65536))[0][0] == ps.WELCOME
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 s.sendall(ps.header(ps.DATA, MAX_PAYLOAD, 0, seq=1, raw_len=MAX_RAW) + body)
         collector.wait_for("large messages of all agents have more than 64 MiB already")
@@ -393,6 +574,11 @@ if __name__ == "__main__":
         random_and_mutated_streams_are_survived,
         bombs_and_lengths_that_lie_are_refused,
         connections_that_say_nothing_are_ended,
-        more_connections_than_sessions_are_turned_away,
+        more_connections_than_places_are_turned_away,
+        more_agents_than_sessions_are_told_to_come_back,
+        half_open_handshakes_from_one_address_are_bounded,
+        half_open_handshakes_from_many_addresses_are_bounded,
+        bombs_one_after_another_cost_little,
+        a_million_tiny_messages_are_taken_and_answered,
         many_large_messages_that_never_end_take_bounded_memory,
         an_agent_survives_a_collector_that_lies])

@@ -6,17 +6,23 @@ import datetime
 import os
 import random
 import re
+import shutil
+import signal
 import zlib
 
 import harness
 import pcap
 import traffic
+from checks import (check_complete, check_once_each, check_same, check_sums, numbers, records,
+                    wait_records)
+from checks import traffic as under_traffic
 
 PLAIN = "tls:\n  enable: false\n"
 KEY = "correct horse battery staple"
 COUNT = 40
 # What the agent and the collector say about a connection that did not work.
 AGENT_SAYS, COLLECTOR_SAYS = "no connection to the collector", "is disconnected:"
+COLLECTOR_REFUSES = "is refused:"  # who was let in, and then said who it is
 
 
 def shared_key(key):
@@ -41,7 +47,7 @@ def check_nothing_written(lab, collector):
     assert collector.ledgers() == []
 
 
-def refused(lab, collector, agent, agent_says, collector_says):
+def refused(lab, collector, agent, agent_says, collector_says, how=COLLECTOR_SAYS):
     """The agent tries at least three times, with packets to send; each side says why it
     does not work, once."""
     agent.wait_for(re.escape(agent_says))
@@ -50,7 +56,7 @@ def refused(lab, collector, agent, agent_says, collector_says):
     collector.wait_for(re.escape(collector_says))
     assert agent.stop() == 0
     for daemon, complaint, says in ((agent, AGENT_SAYS, agent_says),
-                                    (collector, COLLECTOR_SAYS, collector_says)):
+                                    (collector, how, collector_says)):
         said = lines(daemon, complaint)
         assert len(said) == 1 and says in said[0], f"{daemon.name} said {said}, wanted {says!r}"
     assert agent.total("captured", "ps1", "ingress") == COUNT
@@ -60,10 +66,11 @@ def refused(lab, collector, agent, agent_says, collector_says):
     check_nothing_written(lab, collector)
 
 
-def refuse(lab, agent_says, collector_says, collector_tls=None, agent_tls=None, extra=""):
+def refuse(lab, agent_says, collector_says, collector_tls=None, agent_tls=None,
+           how=COLLECTOR_SAYS):
     collector = lab.collector(tls=collector_tls)
-    agent = lab.agent("shutdownTimeout: 300ms\n" + extra, tls=agent_tls)
-    refused(lab, collector, agent, agent_says, collector_says)
+    agent = lab.agent("shutdownTimeout: 300ms\n", tls=agent_tls)
+    refused(lab, collector, agent, agent_says, collector_says, how)
 
 
 def accepted(lab, collector_tls=None, agent_tls=None):
@@ -87,7 +94,7 @@ def mixed(lab, who, own, ca):
             f"  cafile: {ca}/ca.crt\n")
 
 
-def sign(lab, name, purpose, seconds, names=("localhost", "127.0.0.1")):
+def sign(lab, name, purpose, seconds, names=("agent", "localhost", "127.0.0.1")):
     """A certificate of the lab's own CA that is good for so many seconds: its tls block."""
     pki = lab.pki()
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -96,7 +103,8 @@ def sign(lab, name, purpose, seconds, names=("localhost", "127.0.0.1")):
     template = lab.file(f"{name}.cfg", "".join(
         [f'cn = "{name}"\n', f'activation_date = "{begin:%Y-%m-%d %H:%M:%S} UTC"\n',
          f'expiration_date = "{end:%Y-%m-%d %H:%M:%S} UTC"\n', "signing_key\n", f"{purpose}\n"] +
-        [f'{"ip_address" if n[0].isdigit() else "dns_name"} = "{n}"\n' for n in names]))
+        [f'{"ip_address" if n[0].isdigit() else "uri" if ":" in n else "dns_name"} = "{n}"\n'
+         for n in names]))
     harness.run("certtool", "--generate-privkey", "--key-type", "ecdsa", "--curve", "secp256r1",
                 "--outfile", lab.path(f"{name}.key"))
     harness.run("certtool", "--generate-certificate", "--load-privkey", lab.path(f"{name}.key"),
@@ -209,6 +217,251 @@ def an_agent_refuses_the_certificate_of_an_agent(lab):
     refuse(lab, "the certificate of the collector is not made for server authentication",
            "the agent refused our certificate: not made for this purpose",
            collector_tls=lab.tls("agent"))
+
+
+# Which agents, under which names.
+
+def agent_tls(lab, *names, name="own"):
+    return sign(lab, name, "tls_www_client", 3600, names)[1]
+
+
+def a_name_that_is_not_in_the_certificate_is_refused(lab):
+    says = ('agent name "agent" is not in its certificate (other.example): set agentName on '
+            "the agent, or agents.names on the collector")
+    refuse(lab, f"the collector says: {says}", says, agent_tls=agent_tls(lab, "other.example"),
+           how=COLLECTOR_REFUSES)
+
+
+def a_name_in_the_certificate_is_accepted(lab):
+    accepted(lab, agent_tls=agent_tls(lab, "spiffe://corp/ns/agent"))
+
+
+def a_name_that_is_the_first_label_is_accepted(lab):
+    accepted(lab, agent_tls=agent_tls(lab, "Agent.nodes.example"))
+
+
+def the_shared_certificate_is_good_for_any_name(lab):
+    collector = lab.collector()
+    agent = lab.agent(name="whatever")
+    assert lab.blast(COUNT) == COUNT
+    assert agent.stop() == 0 and collector.stop() == 0
+    assert len(pcap.read(lab.path("dump.pcap")).packets) == COUNT
+    assert {d["agent"] for d in collector.ledgers()} == {"whatever"}
+
+
+def any_name_is_accepted_where_the_collector_says_so(lab):
+    accepted(lab, lab.tls("collector") + "agents: {names: any}\n",
+             agent_tls(lab, "other.example"))
+
+
+def an_agent_that_matches_agents_allow_is_accepted(lab):
+    accepted(lab, lab.tls("collector") + "agents: {allow: [nobody, '*.berlin.example']}\n",
+             agent_tls(lab, "agent.berlin.example"))
+
+
+def an_agent_that_matches_nothing_in_agents_allow_is_refused(lab):
+    says = '"agent.paris.example" is none of agents.allow'
+    refuse(lab, f"the collector says: {says}", says,
+           lab.tls("collector") + "agents: {allow: ['*.berlin.example']}\n",
+           agent_tls(lab, "agent.paris.example"))
+
+
+# Credentials that change.
+
+def put(lab, to, source):
+    """Certificate and key take the place of others, each by a rename."""
+    os.makedirs(lab.path("live"), exist_ok=True)
+    for suffix in ".crt", ".key":
+        shutil.copy(source + suffix, lab.path("new"))
+        os.replace(lab.path("new"), lab.path(f"live/{to}{suffix}"))
+
+
+def live(lab, who, source, more=""):
+    """A `tls` block whose files put() replaces."""
+    put(lab, who, source)
+    return (f"tls:\n  certfile: {lab.path('live')}/{who}.crt\n"
+            f"  keyfile: {lab.path('live')}/{who}.key\n  cafile: {lab.pki()}/ca.crt\n{more}")
+
+
+def revoke(lab, *certificates, days=1):
+    """The lab's list names these, and takes the place of the former one by a rename."""
+    pki = lab.pki()
+    with open(lab.path("revoked.crt"), "wb") as out:
+        for path in certificates:
+            with open(path, "rb") as f:
+                out.write(f.read())
+    some = ["--load-certificate", lab.path("revoked.crt")] if certificates else []
+    harness.run("certtool", "--generate-crl", "--load-ca-certificate", f"{pki}/ca.crt",
+                "--load-ca-privkey", f"{pki}/ca.key",
+                "--template", lab.file("crl.cfg", f"crl_next_update = {days}\n"), *some,
+                "--outfile", lab.path("new"))
+    os.replace(lab.path("new"), lab.path("ca.crl"))
+    return lab.path("ca.crl")
+
+
+def served(lab):
+    """The common name in the certificate that the collector shows to a new client."""
+    out = harness.run("ip", "netns", "exec", lab.rx, "timeout", "20", "openssl", "s_client",
+                      "-connect", "127.0.0.1:8081", "-tls1_3", "-alpn", "ps/1", *credentials(lab),
+                      check=False, stdin=harness.subprocess.DEVNULL).stdout.decode()
+    return re.search(r"^subject=.*CN ?= ?(\S+)$", out, re.M).group(1)
+
+
+COLLECTOR_LOADED = "the credentials were loaded again"
+AGENT_LOADED = "the credentials were read again"
+
+
+def written(lab):
+    """How many packets are in the file so far."""
+    return records(lab.path("dump.pcap"))
+
+
+def swapped(lab, ask):
+    """Both sides get other certificates while packets flow, and notice on their own unless
+    they are asked to look. The session goes on; the next one uses them."""
+    count = 25000 if ask else 60000
+    sign(lab, "second", "tls_www_server", 3600)
+    agent_tls(lab, "agent", name="first-agent")
+    agent_tls(lab, "agent", name="second-agent")
+    collector = lab.collector(tls=live(lab, "collector", f"{lab.pki()}/collector"))
+    agent = lab.agent(tls=live(lab, "agent", lab.path("first-agent")))
+    with under_traffic(lab, count, 5000):
+        wait_records(lab.path("dump.pcap"), 2000)
+        assert served(lab) == "ps-collector"
+        put(lab, "collector", lab.path("second"))
+        put(lab, "agent", lab.path("second-agent"))
+        for daemon in (collector, agent) if ask else ():
+            daemon.signal(signal.SIGHUP)
+        collector.wait_for(COLLECTOR_LOADED)
+        agent.wait_for(AGENT_LOADED)
+        assert served(lab) == "second"
+        assert not lines(agent, AGENT_SAYS)
+        before = written(lab)
+        wait_records(lab.path("dump.pcap"), before + 2000)
+    assert agent.stop() == 0 and collector.stop() == 0
+    assert not lines(agent, AGENT_SAYS), "the session did not go on"
+    check_once_each(numbers(lab.path("dump.pcap")), count)
+    check_complete(agent, collector)
+    check_same(agent, collector)
+
+
+def certificates_are_swapped_under_traffic_by_a_signal(lab):
+    swapped(lab, ask=True)
+
+
+def certificates_are_swapped_under_traffic_by_their_files_alone(lab):
+    swapped(lab, ask=False)
+
+
+def an_agent_whose_certificate_was_replaced_and_revoked_comes_back_with_the_new_one(lab):
+    """The other side of a swap: the former certificate is no good any more."""
+    count = 40000
+    for name in "first-agent", "second-agent":
+        agent_tls(lab, "agent", name=name)
+    crl = f"  crlfile: {revoke(lab)}\n"
+    collector = lab.collector(tls=live(lab, "collector", f"{lab.pki()}/collector", crl))
+    agent = lab.agent(tls=live(lab, "agent", lab.path("first-agent")))
+    with under_traffic(lab, count, 5000):
+        wait_records(lab.path("dump.pcap"), 2000)
+        put(lab, "agent", lab.path("second-agent"))
+        agent.signal(signal.SIGHUP)
+        agent.wait_for(AGENT_LOADED)
+        revoke(lab, lab.path("first-agent.crt"))
+        collector.signal(signal.SIGHUP)
+        collector.wait_for("the certificate of the agent was revoked")
+    wait_records(lab.path("dump.pcap"), count, 30)
+    assert agent.stop() == 0 and collector.stop() == 0
+    check_once_each(numbers(lab.path("dump.pcap")), count)
+    check_complete(agent, collector)
+    check_same(agent, collector)
+    assert len(lines(collector, "was revoked")) == 1
+
+
+def a_revoked_agent_is_disconnected_and_the_others_go_on(lab):
+    count = 40000
+    tls = {name: agent_tls(lab, f"{name}.example", name=name) for name in ("good", "bad")}
+    crl = f"  crlfile: {revoke(lab)}\n"
+    collector = lab.collector(tls=live(lab, "collector", f"{lab.pki()}/collector", crl))
+    agents = {name: lab.agent("shutdownTimeout: 300ms\n", name=name, tls=tls[name])
+              for name in ("good", "bad")}
+    with under_traffic(lab, count, 5000):
+        wait_records(lab.path("dump.pcap"), 2000)
+        revoke(lab, lab.path("bad.crt"))
+        # Nobody tells the collector.
+        collector.wait_for("the certificate of the agent was revoked")
+        agents["bad"].wait_for("revoked")
+        before = attempts(lab)
+        harness.wait_until("attempts of the revoked one", lambda: attempts(lab) >= before + 2, 40)
+    for agent in agents.values():
+        assert agent.stop() == 0
+    assert collector.stop() == 0
+    here = {name: sum(d["committed"] for d in collector.ledgers() if d["agent"] == name)
+            for name in agents}
+    assert here["good"] == count == agents["good"].total("committed")
+    assert 0 < here["bad"] < count == agents["bad"].total("captured")
+    got = numbers(lab.path("dump.pcap"))
+    assert len(got) == sum(here.values())
+    assert sorted(set(got)) == list(range(count))
+    assert not lines(agents["good"], AGENT_SAYS)
+    check_sums(*agents.values())
+    assert {d["verdict"] for d in collector.ledgers() if d["agent"] == "good"} == {"complete"}
+    assert {d["verdict"] for d in collector.ledgers() if d["agent"] == "bad" and d["captured"]} \
+        == {"unknown"}
+
+
+def a_certificate_that_expires_ends_the_session_and_a_new_one_begins_the_next(lab):
+    count = 60000
+    agent_tls(lab, "agent", name="renewed")
+    collector = lab.collector()
+    end, _ = sign(lab, "short", "tls_www_client", 6, ("agent",))
+    agent = lab.agent(tls=live(lab, "agent", lab.path("short")))
+    with under_traffic(lab, count, 5000):
+        wait_records(lab.path("dump.pcap"), 1000)
+        assert datetime.datetime.now(datetime.timezone.utc) < end, "the machine is too slow"
+        agent.wait_for("the collector refused our certificate: expired", 30)
+        stuck = written(lab)
+        put(lab, "agent", lab.path("renewed"))
+    wait_records(lab.path("dump.pcap"), count, 60)
+    assert datetime.datetime.now(datetime.timezone.utc) > end and stuck < count
+    assert agent.stop() == 0 and collector.stop() == 0
+    check_once_each(numbers(lab.path("dump.pcap")), count)
+    check_complete(agent, collector)
+    check_same(agent, collector)
+
+
+def half_of_a_new_pair_changes_nothing(lab):
+    count = 20000
+    sign(lab, "second", "tls_www_server", 3600)
+    collector = lab.collector(tls=live(lab, "collector", f"{lab.pki()}/collector"))
+    agent = lab.agent()
+    with under_traffic(lab, count, 5000):
+        wait_records(lab.path("dump.pcap"), 1000)
+        shutil.copy(lab.path("second.crt"), lab.path("live/collector.crt"))
+        collector.signal(signal.SIGHUP)
+        collector.wait_for("does not belong to the certificate")
+        assert served(lab) == "ps-collector"
+        shutil.copy(lab.path("second.key"), lab.path("live/collector.key"))
+        collector.wait_for(COLLECTOR_LOADED)
+        assert served(lab) == "second"
+    assert agent.stop() == 0 and collector.stop() == 0
+    assert not lines(agent, AGENT_SAYS)
+    check_once_each(numbers(lab.path("dump.pcap")), count)
+    check_complete(agent, collector)
+
+
+def a_list_that_is_no_good_is_refused_at_the_start(lab):
+    def start(name, crl):
+        tls = lab.tls("collector") + f"  crlfile: {crl}\n"
+        return lab.start(name, harness.COLLECTOR,
+                         "input:\n  address: 127.0.0.1\n  port: 8081\n"
+                         f"output:\n  file:\n    path: {lab.path('dump.pcap')}\n{tls}", lab.rx)
+    start_fails(lab, start("missing", "/nonexistent"), "tls.crlfile: cannot read")
+    start_fails(lab, start("junk", f"{lab.pki()}/ca.crt"),
+                "there is no good PEM list of revoked certificates")
+    harness.run("certtool", "--generate-crl", "--load-ca-certificate", f"{other_pki(lab)}/ca.crt",
+                "--load-ca-privkey", f"{lab.path('other')}/ca.key", "--template",
+                lab.file("crl.cfg", "crl_next_update = 1\n"), "--outfile", lab.path("foreign"))
+    start_fails(lab, start("foreign", lab.path("foreign")), "is signed by nobody in")
 
 
 # Shared keys, and sides that do not agree on what to use.
@@ -347,6 +600,20 @@ if __name__ == "__main__":
         neither_side_starts_with_a_certificate_that_has_expired,
         a_collector_refuses_the_certificate_of_a_collector,
         an_agent_refuses_the_certificate_of_an_agent,
+        a_name_that_is_not_in_the_certificate_is_refused,
+        a_name_in_the_certificate_is_accepted,
+        a_name_that_is_the_first_label_is_accepted,
+        the_shared_certificate_is_good_for_any_name,
+        any_name_is_accepted_where_the_collector_says_so,
+        an_agent_that_matches_agents_allow_is_accepted,
+        an_agent_that_matches_nothing_in_agents_allow_is_refused,
+        certificates_are_swapped_under_traffic_by_a_signal,
+        certificates_are_swapped_under_traffic_by_their_files_alone,
+        an_agent_whose_certificate_was_replaced_and_revoked_comes_back_with_the_new_one,
+        a_revoked_agent_is_disconnected_and_the_others_go_on,
+        a_certificate_that_expires_ends_the_session_and_a_new_one_begins_the_next,
+        half_of_a_new_pair_changes_nothing,
+        a_list_that_is_no_good_is_refused_at_the_start,
         another_shared_key_is_refused,
         a_shared_key_does_not_open_a_collector_with_certificates,
         a_certificate_does_not_open_a_collector_with_a_shared_key,

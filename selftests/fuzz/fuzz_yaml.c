@@ -30,16 +30,21 @@ static void check(const struct config *c)
 {
 	static const char *const names[] = {"eth0", "lo", "wg-0.12345678", "*"};
 
-	if (!c->server_host && !c->file_path)
+	if (!c->servers.n && !c->file_path)
 		abort();
-	if (c->server_host && (c->server_port < 1 || c->server_port > 65535))
+	for (size_t i = 0; i < c->servers.n; i++) {
+		if (!c->servers.v[i].host || !c->servers.v[i].host[0] || !c->servers.v[i].port)
+			abort();
+	}
+	if (c->spool_mode != SPOOL_OFF &&
+	    (!c->spool_path || c->spool_segment_bytes > c->spool_max_bytes / 4))
 		abort();
 	if (!c->agent_name || !c->gather_max_wait)
 		abort();
 	if (c->block_bytes < 1024 || c->block_bytes > 1 << 20 || c->snaplen < 64 ||
 	    c->snaplen > 262144)
 		abort();
-	if (c->auth_enable && c->server_host && (!c->auth_key || strlen(c->auth_key) < 16))
+	if (c->auth_enable && c->servers.n && (!c->auth_key || strlen(c->auth_key) < 16))
 		abort();
 	for (size_t i = 0; i < c->interface_ports.n; i++) {
 		if (yaml_ports_has(&c->interface_ports.v[i].ports, 0))

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * blast DEV COUNT SIZE [PPS]: send COUNT UDP packets of SIZE bytes out of DEV, as fast
- * as the machine can or at PPS a second, straight to the driver. Each carries its
- * number at byte 42. Prints how many the kernel took.
+ * blast DEV COUNT SIZE [PPS [SENDER [noise]]]: send COUNT UDP packets of SIZE bytes out of DEV, as
+ * fast as the machine can (PPS 0) or at PPS a second, straight to the driver. Each carries
+ * its number at byte 42, and with SENDER that at byte 50; with `noise` the rest cannot be
+ * compressed. Ends early on SIGTERM. Prints how many the kernel took.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -10,6 +11,7 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,12 +21,33 @@
 
 #define BURST 64u
 
+static volatile sig_atomic_t ended;
+
+static void end(int number)
+{
+	(void)number;
+	ended = 1;
+}
+
 static uint64_t now_ns(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* xorshift64 */
+static void make_noise(uint8_t *p, size_t size)
+{
+	static uint64_t x = 88172645463325252u;
+
+	for (size_t at = 0; at < size; at += sizeof(x)) {
+		x ^= x << 13;
+		x ^= x >> 7;
+		x ^= x << 17;
+		memcpy(p + at, &x, size - at < sizeof(x) ? size - at : sizeof(x));
+	}
 }
 
 /* Ethernet, IPv4, UDP 1111 -> 2222. The IP checksum is not looked at by anybody. */
@@ -51,15 +74,18 @@ int main(int argc, char **argv)
 	struct mmsghdr msgs[BURST] = {};
 	struct iovec iov[BURST];
 	uint64_t count, sent = 0, pps = 0, start;
+	uint32_t sender = 0;
 	int fd, one = 1;
 	size_t size;
 
 	if (argc < 4) {
-		fprintf(stderr, "usage: blast DEV COUNT SIZE [PPS]\n");
+		fprintf(stderr, "usage: blast DEV COUNT SIZE [PPS [SENDER [noise]]]\n");
 		return 2;
 	}
 	count = strtoull(argv[2], NULL, 10);
 	size = strtoul(argv[3], NULL, 10);
+	if (argc > 5)
+		sender = (uint32_t)strtoul(argv[5], NULL, 10);
 	if (argc > 4)
 		pps = strtoull(argv[4], NULL, 10);
 	if (size < 60 || size > sizeof(packets[0])) {
@@ -75,12 +101,15 @@ int main(int argc, char **argv)
 	}
 	for (size_t i = 0; i < BURST; i++) {
 		make_packet(packets[i], size);
+		if (argc > 5)
+			memcpy(packets[i] + 50, &sender, sizeof(sender));
 		iov[i] = (struct iovec){packets[i], size};
 		msgs[i].msg_hdr.msg_iov = &iov[i];
 		msgs[i].msg_hdr.msg_iovlen = 1;
 	}
+	signal(SIGTERM, end);
 	start = now_ns();
-	while (sent < count) {
+	while (sent < count && !ended) {
 		unsigned int n = (unsigned int)(count - sent < BURST ? count - sent : BURST);
 		int r;
 
@@ -97,6 +126,8 @@ int main(int argc, char **argv)
 			uint64_t number = sent + i;
 
 			memcpy(packets[i] + 42, &number, sizeof(number));
+			if (argc > 6)
+				make_noise(packets[i] + 54, size - 54);
 		}
 		r = sendmmsg(fd, msgs, n, 0);
 		if (r < 0 && errno != ENOBUFS && errno != EAGAIN && errno != EINTR) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sessions over a socketpair in plain text, with a real registry and output, driven from
- * one thread with a clock of the test's own.
+ * Sessions over a socketpair in plain text, with a real registry, output and journal, driven from
+ * one thread with a clock of the test's own. Nothing is committed before commit_now().
  */
 #ifndef PS_SESSION_BENCH_H
 #define PS_SESSION_BENCH_H
@@ -15,6 +15,7 @@
 /* clang-format on */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -49,8 +50,9 @@ struct peer {
 static struct bench {
 	char dir[64], path[96], log[96];
 	struct output *output;
+	struct commit *commit;
 	struct noise noise;
-	struct tls_context *tls;
+	struct tls_store *tls;
 	struct session_env env;
 	struct session_scratch scratch;
 	struct gzip *gzip;
@@ -60,7 +62,7 @@ static struct bench {
 	char *lines; /* of reports */
 } bench;
 
-static void collect_line(void *ctx, enum log_level level, const char *line)
+static inline void collect_line(void *ctx, enum log_level level, const char *line)
 {
 	char *lines;
 
@@ -71,31 +73,44 @@ static void collect_line(void *ctx, enum log_level level, const char *line)
 	bench.lines = lines;
 }
 
-static void note_fatal(void *ctx, const struct err *err)
+static inline void note_fatal(void *ctx, const struct err *err)
 {
 	(void)ctx;
 	(void)err;
 	bench.fatal = true;
 }
 
-static int setup(void **state)
+static inline void nobody_to_wake(void *ctx)
+{
+	(void)ctx;
+}
+
+/* @durable: what agents are told to wait for. */
+static inline int setup_mode(bool durable)
 {
 	const struct registry_limits limits = {.feeds = 8, .resting_ifaces = 1000, .ifaces = 1000};
 	const struct tls_config plain = {};
+	struct commit_config commit = {
+		.durable = durable,
+		.wait = 3600 * SECOND,
+		.wake = nobody_to_wake,
+		.fatal = note_fatal,
+	};
 	struct bench *b = &bench;
-	struct output_config output;
 	struct err err;
 
-	(void)state;
 	*b = (struct bench){.now = 1000 * SECOND};
 	snprintf(b->dir, sizeof(b->dir), "/tmp/ps-session-XXXXXX");
 	if (!mkdtemp(b->dir))
 		return -1;
 	snprintf(b->path, sizeof(b->path), "%.60s/dump.pcap", b->dir);
 	snprintf(b->log, sizeof(b->log), "%.60s/log", b->dir);
-	output = (struct output_config){.path = b->path};
-	if (log_open(b->log, &err) < 0 || output_new(&output, &b->output, &err) < 0 ||
-	    tls_context_new(TLS_COLLECTOR, &plain, &b->tls, &err) < 0)
+	commit.path = b->path;
+	b->env.registry = registry_new(&limits, NULL, collect_line, NULL);
+	if (log_open(b->log, &err) < 0 ||
+	    commit_open(&commit, b->env.registry, &b->output, &b->commit, &err) < 0 ||
+	    commit_start(b->commit, &err) < 0 ||
+	    tls_store_new(TLS_COLLECTOR, &plain, &b->tls, &err) < 0)
 		return -1;
 	noise_init(&b->noise);
 	b->gzip = gzip_new();
@@ -104,9 +119,12 @@ static int setup(void **state)
 	b->scratch.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	b->env = (struct session_env){
 		.tls = b->tls,
-		.registry = registry_new(&limits, b->output, collect_line, NULL),
+		.registry = b->env.registry,
 		.output = b->output,
+		.commit = b->commit,
 		.noise = &b->noise,
+		.max_sessions = 8,
+		.memory = 1 << 30,
 		.payload_max = 3 << 20,
 		.credit = 1 << 20,
 		.hello_timeout = 10 * SECOND,
@@ -119,9 +137,16 @@ static int setup(void **state)
 	return 0;
 }
 
-static int teardown(void **state)
+static inline int setup(void **state)
 {
-	static const char *const names[] = {"dump.pcap", "dump.raw.pcap", "log"};
+	(void)state;
+	return setup_mode(true);
+}
+
+static inline int teardown(void **state)
+{
+	static const char *const names[] = {"dump.pcap", "dump.raw.pcap", "dump.pcap.journal",
+					    "log"};
 	struct bench *b = &bench;
 	char path[128];
 
@@ -131,9 +156,11 @@ static int teardown(void **state)
 		if (b->peers[i].fd >= 0)
 			close(b->peers[i].fd);
 	}
+	commit_stop(b->commit, NULL);
+	commit_free(b->commit);
 	registry_free(b->env.registry);
 	output_free(b->output);
-	tls_context_free(b->tls);
+	tls_store_free(b->tls);
 	gzip_free(b->gzip);
 	gzip_free(b->scratch.gzip);
 	free(b->scratch.raw);
@@ -148,7 +175,7 @@ static int teardown(void **state)
 }
 
 /* Let the session do all that it can now. */
-static void run(struct peer *p)
+static inline void run(struct peer *p)
 {
 	enum session_next next = SESSION_AGAIN;
 
@@ -159,7 +186,31 @@ static void run(struct peer *p)
 	}
 }
 
-static void send_all(struct peer *p, const void *data, size_t n)
+/* Everything that was taken so far; sessions learn of it when they are run. */
+static inline void commit_now(void)
+{
+	uint64_t number = commit_hurry(bench.commit);
+	nsec_t deadline = clock_monotonic() + 20 * SECOND;
+
+	while (!commit_is_done(bench.commit, number)) {
+		assert_true(clock_monotonic() < deadline);
+		poll(NULL, 0, 1);
+	}
+}
+
+/* Somebody hurried the commit that the session waits for. */
+static inline void await_news(struct peer *p)
+{
+	nsec_t deadline = clock_monotonic() + 20 * SECOND;
+
+	while (!session_has_news(p->session)) {
+		assert_true(clock_monotonic() < deadline);
+		poll(NULL, 0, 1);
+	}
+	run(p);
+}
+
+static inline void send_all(struct peer *p, const void *data, size_t n)
 {
 	const uint8_t *at = data;
 
@@ -177,7 +228,7 @@ static void send_all(struct peer *p, const void *data, size_t n)
 	run(p);
 }
 
-static void send_message(struct peer *p, uint8_t type, uint64_t seq, struct buf *payload)
+static inline void send_message(struct peer *p, uint8_t type, uint64_t seq, struct buf *payload)
 {
 	struct buf b = {};
 
@@ -189,7 +240,7 @@ static void send_message(struct peer *p, uint8_t type, uint64_t seq, struct buf 
 }
 
 /* The next message from the collector; 0 when there is none, -1 at the end. */
-static int next_message(struct peer *p)
+static inline int next_message(struct peer *p)
 {
 	uint8_t head[STREAM_HEADER_SIZE];
 	ssize_t n = recv(p->fd, head, sizeof(head), MSG_DONTWAIT);
@@ -207,26 +258,41 @@ static int next_message(struct peer *p)
 	return p->header.type;
 }
 
-static void expect_ack(struct peer *p, uint64_t written, uint64_t credit)
+static inline struct stream_ack next_ack(struct peer *p)
 {
 	struct stream_ack ack = {};
 
 	assert_int_equal(next_message(p), STREAM_ACK);
 	assert_int_equal(stream_ack_decode(p->payload, p->header.payload_len, &ack, NULL), 0);
+	return ack;
+}
+
+static inline void expect_ack(struct peer *p, uint64_t written, uint64_t credit)
+{
+	struct stream_ack ack = next_ack(p);
+
 	assert_int_equal(ack.written, written);
-	assert_int_equal(ack.durable, 0);
+	assert_true(ack.durable <= written);
 	if (credit)
 		assert_int_equal(ack.credit, credit);
 }
 
-static void expect_error(struct peer *p, enum stream_error_code code)
+static inline void expect_committed(struct peer *p, uint64_t written, uint64_t durable)
+{
+	struct stream_ack ack = next_ack(p);
+
+	assert_int_equal(ack.written, written);
+	assert_int_equal(ack.durable, durable);
+}
+
+static inline void expect_error(struct peer *p, enum stream_error_code code)
 {
 	struct stream_error m = {};
 	int type;
 
 	do {
 		type = next_message(p);
-	} while (type == STREAM_ACK || type == STREAM_WELCOME);
+	} while (type == STREAM_ACK || type == STREAM_WELCOME || type == STREAM_PING);
 	assert_int_equal(type, STREAM_ERROR);
 	assert_int_equal(stream_error_decode(p->payload, p->header.payload_len, &m, NULL), 0);
 	assert_int_equal(m.code, code);
@@ -234,7 +300,7 @@ static void expect_error(struct peer *p, enum stream_error_code code)
 	assert_int_equal(next_message(p), -1);
 }
 
-static struct peer *dial(int i)
+static inline struct peer *dial(int i)
 {
 	struct peer *p = &bench.peers[i];
 	struct err err;
@@ -253,7 +319,16 @@ static struct peer *dial(int i)
 	return p;
 }
 
-static struct stream_iface interface(uint32_t id)
+/* Its HELLO comes so late that WELCOME waits for no commit. */
+static inline struct peer *dial_late(int i)
+{
+	struct peer *p = dial(i);
+
+	bench.now += bench.env.hello_timeout / 2;
+	return p;
+}
+
+static inline struct stream_iface interface(uint32_t id)
 {
 	static const uint32_t types[] = {
 		[ETHERNET] = LINK_ETHERNET, [RAW] = LINK_RAW, [EXOTIC] = EXOTIC_TYPE};
@@ -263,7 +338,7 @@ static struct stream_iface interface(uint32_t id)
 	return m;
 }
 
-static void send_hello(struct peer *p, uint64_t first_unacked, uint64_t next_seq)
+static inline void send_hello(struct peer *p, uint64_t first_unacked, uint64_t next_seq)
 {
 	struct stream_iface ifaces[] = {interface(ETHERNET)};
 	struct stream_hello m = {
@@ -282,7 +357,7 @@ static void send_hello(struct peer *p, uint64_t first_unacked, uint64_t next_seq
 	send_message(p, STREAM_HELLO, 0, &b);
 }
 
-static void expect_welcome(struct peer *p, uint64_t resume)
+static inline void expect_welcome(struct peer *p, uint64_t resume)
 {
 	struct stream_welcome m = {};
 
@@ -291,9 +366,10 @@ static void expect_welcome(struct peer *p, uint64_t resume)
 	assert_int_equal(m.resume_seq, resume);
 	assert_int_equal(m.credit, 1 << 20);
 	assert_int_equal(m.heartbeat_ms, 10000);
+	assert_int_equal(m.ack_mode, commit_ack_mode(bench.commit));
 }
 
-static void send_meta(struct peer *p, uint64_t seq, uint32_t id)
+static inline void send_meta(struct peer *p, uint64_t seq, uint32_t id)
 {
 	struct stream_iface m = interface(id);
 	struct buf b = {};
@@ -311,7 +387,7 @@ struct data {
 	bool damaged;
 };
 
-static size_t make_data(const struct data *d, uint64_t seq, uint8_t *out)
+static inline size_t make_data(const struct data *d, uint64_t seq, uint8_t *out)
 {
 	static const uint8_t bytes[4096];
 	uint8_t raw[4 * 4200], *payload = out + STREAM_HEADER_SIZE;
@@ -344,7 +420,7 @@ static size_t make_data(const struct data *d, uint64_t seq, uint8_t *out)
 	return STREAM_HEADER_SIZE + h.payload_len;
 }
 
-static size_t send_data(struct peer *p, uint64_t seq, const struct data *d)
+static inline size_t send_data(struct peer *p, uint64_t seq, const struct data *d)
 {
 	uint8_t message[20000];
 	size_t n = make_data(d, seq, message);
@@ -355,7 +431,7 @@ static size_t send_data(struct peer *p, uint64_t seq, const struct data *d)
 
 static const struct data one_packet = {.interfaces = {ETHERNET}};
 
-static void send_stats(struct peer *p, uint64_t seq, uint64_t packets, uint64_t lost_ring)
+static inline void send_stats(struct peer *p, uint64_t seq, uint64_t packets, uint64_t lost_ring)
 {
 	struct stream_stats_part part = {.iface = ETHERNET, .direction = 1};
 	struct stream_stats m = {.parts = &part, .n_parts = 1};
@@ -369,17 +445,33 @@ static void send_stats(struct peer *p, uint64_t seq, uint64_t packets, uint64_t 
 	send_message(p, STREAM_STATS, seq, &b);
 }
 
-static void send_bye(struct peer *p, uint64_t last)
+static inline void send_goodbye(struct peer *p, const struct stream_bye *m)
 {
-	const struct stream_bye m = {.reason = STREAM_BYE_STOP, .last_seq = last};
 	struct buf b = {};
 
-	stream_bye_encode(&b, &m);
+	stream_bye_encode(&b, m);
 	send_message(p, STREAM_BYE, 0, &b);
 }
 
+static inline void send_bye(struct peer *p, uint64_t last)
+{
+	send_goodbye(p, &(struct stream_bye){.reason = STREAM_BYE_STOP, .last_seq = last});
+	await_news(p);
+}
+
+static inline void expect_bye(struct peer *p, enum stream_bye_reason reason, uint64_t last)
+{
+	struct stream_bye bye = {};
+
+	assert_int_equal(next_message(p), STREAM_BYE);
+	assert_int_equal(stream_bye_decode(p->payload, p->header.payload_len, &bye, NULL), 0);
+	assert_int_equal(bye.reason, reason);
+	assert_int_equal(bye.last_seq, last);
+	assert_int_equal(next_message(p), -1);
+}
+
 /* Connected, welcomed, and interface 1 described by message 1. */
-static struct peer *begin(void)
+static inline struct peer *begin(void)
 {
 	struct peer *p = dial(0);
 
@@ -391,7 +483,7 @@ static struct peer *begin(void)
 }
 
 /* The stream of another agent. */
-static struct peer *begin_other(uint64_t epoch)
+static inline struct peer *begin_other(uint64_t epoch)
 {
 	struct stream_hello m = {.agent_id = {4},
 				 .epoch = epoch,
@@ -409,7 +501,7 @@ static struct peer *begin_other(uint64_t epoch)
 	return p;
 }
 
-static void assert_packets_in(const char *name, uint64_t packets)
+static inline void assert_packets_in(const char *name, uint64_t packets)
 {
 	struct stat st;
 	char path[128];
@@ -419,7 +511,7 @@ static void assert_packets_in(const char *name, uint64_t packets)
 	assert_int_equal(st.st_size, FILE_HEADER + packets * RECORD);
 }
 
-static const char *read_log(void)
+static inline const char *read_log(void)
 {
 	static char log[65536];
 	int fd = open(bench.log, O_RDONLY | O_CLOEXEC);
@@ -431,7 +523,7 @@ static const char *read_log(void)
 	return log;
 }
 
-static int count_logged(const char *text)
+static inline int count_logged(const char *text)
 {
 	int n = 0;
 
@@ -440,13 +532,13 @@ static int count_logged(const char *text)
 	return n;
 }
 
-static void assert_logged(const char *text)
+static inline void assert_logged(const char *text)
 {
 	if (!count_logged(text))
 		fail_msg("\"%s\" is not in the log:\n%s", text, read_log());
 }
 
-static void assert_reported(const char *text)
+static inline void assert_reported(const char *text)
 {
 	registry_report(bench.env.registry);
 	if (!strstr(bench.lines, text))

@@ -92,6 +92,32 @@ static void what_was_captured_is_settled_to_the_packet(void **state)
 	book_free(b);
 }
 
+/* An interface that is gone is announced while its packets may arrive, and no longer. */
+static void what_the_spool_lost_will_not_arrive(void **state)
+{
+	struct book *b = book_new();
+	uint32_t id = add(b, "eth0");
+	struct tally evicted = tally_of(id, 30), arrived = tally_of(id, 10);
+	struct stream_iface *ifaces;
+	struct seen s = {};
+
+	(void)state;
+	captured(b, id, 40);
+	book_gone(b, id);
+	book_settle(b, &evicted, LEDGER_LOST_SPOOL);
+	assert_int_equal(book_interfaces(b, &ifaces), 1);
+	assert_int_equal(ifaces[0].committed[0].packets, 0);
+	free(ifaces);
+	book_settle(b, &arrived, LEDGER_COMMITTED);
+	assert_int_equal(book_interfaces(b, &ifaces), 0);
+	free(ifaces);
+	book_for_each(b, sum_up, &s);
+	assert_int_equal(ledger_in_flight(&s.sum).packets, 0);
+	assert_int_equal(s.sum.c[LEDGER_LOST_SPOOL].packets, 30);
+	assert_int_equal(s.sum.c[LEDGER_COMMITTED].packets, 10);
+	book_free(b);
+}
+
 static void only_changes_are_reported(void **state)
 {
 	struct book *b = book_new();
@@ -258,6 +284,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ids_are_never_reused),
 		cmocka_unit_test(what_was_captured_is_settled_to_the_packet),
+		cmocka_unit_test(what_the_spool_lost_will_not_arrive),
 		cmocka_unit_test(only_changes_are_reported),
 		cmocka_unit_test(many_changes_are_reported_in_pieces),
 		cmocka_unit_test(hello_names_what_lives_or_is_in_flight),

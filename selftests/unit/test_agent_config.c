@@ -63,7 +63,7 @@ static void defaults_are_the_documented_ones(void **state)
 
 	(void)state;
 	assert_int_equal(gethostname(host, sizeof(host)), 0);
-	assert_null(c->server_host);
+	assert_int_equal(c->servers.n, 0);
 	assert_string_equal(c->file_path, "stdout");
 	assert_false(c->micro);
 	assert_true(c->tls_enable);
@@ -74,6 +74,12 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(c->gather_max_wait, 100 * NSEC_PER_MSEC);
 	assert_int_equal(c->ring_bytes, 32 << 20);
 	assert_int_equal(c->queue_bytes, 64 << 20);
+	assert_int_equal(c->spool_mode, SPOOL_OFF);
+	assert_null(c->spool_path);
+	assert_int_equal(c->spool_max_bytes, 1 << 30);
+	assert_int_equal(c->spool_max_age, 0);
+	assert_int_equal(c->spool_min_free, 512 << 20);
+	assert_int_equal(c->spool_segment_bytes, 32 << 20);
 	assert_int_equal(c->shutdown_timeout, 10 * NSEC_PER_SEC);
 	assert_null(c->log_filename);
 	assert_int_equal(c->backend, BACKEND_AUTO);
@@ -93,6 +99,7 @@ static void every_key_is_read(void **state)
 				"  certfile: c.crt\n"
 				"  keyfile: c.key\n"
 				"  cafile: ca.crt\n"
+				"  crlfile: crl.pem\n"
 				"  serverName: other.example\n"
 				"auth: {enable: false, key: 0123456789abcdef}\n"
 				"agentName: a1\n"
@@ -104,7 +111,13 @@ static void every_key_is_read(void **state)
 				"gatherMaxWaitMs: 7\n"
 				"ringSize: 1MB\n"
 				"queueSize: 4MB\n"
-				"spool: {mode: off}\n"
+				"spool:\n"
+				"  path: /s\n"
+				"  mode: Always\n"
+				"  maxBytes: 10MB\n"
+				"  maxAge: 36h\n"
+				"  minFree: 0\n"
+				"  segmentBytes: 64KB\n"
 				"backend: TC\n"
 				"interfaces: [eth*, '!eth7']\n"
 				"captureLoopback: yes\n"
@@ -115,13 +128,15 @@ static void every_key_is_read(void **state)
 	struct tls_config tls = config_tls(c);
 
 	(void)state;
-	assert_string_equal(c->server_host, "collector.example");
-	assert_int_equal(c->server_port, 65535);
+	assert_int_equal(c->servers.n, 1);
+	assert_string_equal(c->servers.v[0].host, "collector.example");
+	assert_int_equal(c->servers.v[0].port, 65535);
 	assert_string_equal(c->file_path, "/tmp/x.pcap");
 	assert_true(tls.enable);
 	assert_string_equal(tls.certfile, "c.crt");
 	assert_string_equal(tls.keyfile, "c.key");
 	assert_string_equal(tls.cafile, "ca.crt");
+	assert_string_equal(tls.crlfile, "crl.pem");
 	assert_null(tls.psk);
 	assert_string_equal(c->tls_server_name, "other.example");
 	assert_string_equal(c->agent_name, "a1");
@@ -133,6 +148,12 @@ static void every_key_is_read(void **state)
 	assert_int_equal(c->gather_max_wait, 7 * NSEC_PER_MSEC);
 	assert_int_equal(c->ring_bytes, 1 << 20);
 	assert_int_equal(c->queue_bytes, 4 << 20);
+	assert_string_equal(c->spool_path, "/s");
+	assert_int_equal(c->spool_mode, SPOOL_ALWAYS);
+	assert_int_equal(c->spool_max_bytes, 10 << 20);
+	assert_int_equal(c->spool_max_age, 36 * 3600 * NSEC_PER_SEC);
+	assert_int_equal(c->spool_min_free, 0);
+	assert_int_equal(c->spool_segment_bytes, 64 << 10);
 	assert_int_equal(c->backend, BACKEND_TC);
 	assert_int_equal(c->interfaces.n, 2);
 	assert_true(c->capture_loopback);
@@ -187,23 +208,15 @@ static void what_this_version_cannot_do_is_refused_once(void **state)
 	    "    s3: {bucket: b, region: r, totalFileSize: 10MB, uploadTimeout: 1m}\n"
 	    "    kafka:\n"
 	    "      brokers: [a]\n"
-	    "      topic: t\n"
-	    "  servers: [{address: h, port: 5}]\n",
+	    "      topic: t\n",
 	    "f:4:5: output.plugins.s3: not supported by this version\n"
-	    "f:5:5: output.plugins.kafka: not supported by this version\n"
-	    "f:8:3: output.servers: not supported by this version\n");
+	    "f:5:5: output.plugins.kafka: not supported by this version\n");
 	bad(FILE_ONLY "metrics: {address: '::', port: 1}\n"
 		      "taps: [eth1]\n"
-		      "spool: {mode: overflow, path: /x, maxBytes: 1, maxAge: 1, minFree: 1}\n"
 		      "backend: xdp\n",
 	    "f:2:1: metrics: not supported by this version\n"
 	    "f:3:1: taps: not supported by this version\n"
-	    "f:4:15: spool.mode: \"overflow\" is not supported by this version (only: off)\n"
-	    "f:4:25: spool.path: not supported by this version\n"
-	    "f:4:35: spool.maxBytes: not supported by this version\n"
-	    "f:4:48: spool.maxAge: not supported by this version\n"
-	    "f:4:59: spool.minFree: not supported by this version\n"
-	    "f:5:10: backend: \"xdp\" is not supported by this version (only: auto, tc)\n");
+	    "f:4:10: backend: \"xdp\" is not supported by this version (only: auto, tc)\n");
 	bad(FILE_ONLY "backend: pcap",
 	    "f:2:10: backend: \"pcap\" is not supported by this version (only: auto, tc)\n");
 }
@@ -212,18 +225,24 @@ static void keys_of_the_collector_are_named_as_such(void **state)
 {
 	(void)state;
 	bad(FILE_ONLY "input: {address: a, port: 1}\nack: written\nformat: pcap\n"
-		      "maxSessions: 5\ncreditBytes: 4MB\n",
+		      "maxSessions: 5\ncreditBytes: 4MB\nagents: {allow: [a], names: any}\n"
+		      "commitIntervalMs: 50\nheartbeat: 10s\nmemoryBudget: 1GB\n",
 	    "f:2:1: input: belongs to ps-collector\n"
 	    "f:3:1: ack: belongs to ps-collector\n"
 	    "f:4:1: format: belongs to ps-collector\n"
 	    "f:5:1: maxSessions: belongs to ps-collector\n"
-	    "f:6:1: creditBytes: belongs to ps-collector\n");
+	    "f:6:1: creditBytes: belongs to ps-collector\n"
+	    "f:7:1: agents: belongs to ps-collector\n"
+	    "f:8:1: commitIntervalMs: belongs to ps-collector\n"
+	    "f:9:1: heartbeat: belongs to ps-collector\n"
+	    "f:10:1: memoryBudget: belongs to ps-collector\n");
 }
 
 static void an_output_is_needed(void **state)
 {
 	static const char nowhere[] =
-		"output: nowhere to send to: output.server or output.file.path is needed\n";
+		"output: nowhere to send to: output.server, output.servers or output.file.path is "
+		"needed\n";
 	char expected[200];
 
 	(void)state;
@@ -238,6 +257,85 @@ static void an_output_is_needed(void **state)
 	    "f:2:3: output.server.port: is missing\n");
 	bad("output:\n  server: {port: 5, address: ''}\ntls: {enable: no}",
 	    "f:2:3: output.server.address: is missing\n");
+}
+
+#define SERVERS(list) "output: {servers: " list "}\ntls: {enable: false}\n"
+
+static void servers_are_a_list_in_several_forms(void **state)
+{
+	struct config *c =
+		good(SERVERS("[a.example:1, {address: '::1', port: 2}, '[2001:db8::1]:3',"
+			     " 192.0.2.1:65535]"));
+	static const struct {
+		const char *host;
+		uint16_t port;
+	} expected[] = {{"a.example", 1}, {"::1", 2}, {"2001:db8::1", 3}, {"192.0.2.1", 65535}};
+
+	(void)state;
+	assert_int_equal(c->servers.n, ARRAY_SIZE(expected));
+	for (size_t i = 0; i < ARRAY_SIZE(expected); i++) {
+		assert_string_equal(c->servers.v[i].host, expected[i].host);
+		assert_int_equal(c->servers.v[i].port, expected[i].port);
+	}
+	config_free(c);
+	config_free(good(SERVERS("[a.example:1, a.example:2, b.example:1]")));
+}
+
+static void one_server_or_a_list_of_them(void **state)
+{
+	(void)state;
+	bad("output:\n  server: {address: h, port: 5}\n  servers: [a:1]\ntls: {enable: no}",
+	    "f:3:3: output.servers: there is output.server too: put it into this list, or leave "
+	    "one of them out\n");
+	bad(SERVERS("[]"), "f:1:10: output.servers: names no server\n");
+	bad(SERVERS("[]") "output: {}", "f:1:10: output.servers: names no server\n"
+					"f:3:1: output: given twice, first in line 1\n");
+	bad("output: {servers: [a:1]}",
+	    "f:1:1: tls: the stream has no certificates and no key: " WAYS_OUT);
+}
+
+static void a_spool_needs_a_folder(void **state)
+{
+	struct config *c;
+
+	(void)state;
+	c = good(PLAIN "spool: {path: /s}");
+	assert_int_equal(c->spool_mode, SPOOL_OVERFLOW);
+	config_free(c);
+	c = good(PLAIN "spool: {path: /s, mode: off}");
+	assert_int_equal(c->spool_mode, SPOOL_OFF);
+	config_free(c);
+	config_free(good(PLAIN "spool: {mode: off, maxBytes: 2MB}"));
+	config_free(good(PLAIN "compressBlockSize: 256\nspool: {path: /s, maxBytes: 1MB}"));
+	bad(PLAIN "compressBlockSize: 257\nspool: {path: /s, maxBytes: 1MB}",
+	    "f:4:29: spool.maxBytes: is below four times compressBlockSize\n");
+	bad(PLAIN "spool: {mode: overflow}",
+	    "f:3:1: spool.path: is missing: the folder to keep frames in (or set spool.mode to "
+	    "off)\n");
+	bad(PLAIN "spool: {mode: always, path: ''}",
+	    "f:3:1: spool.path: is missing: the folder to keep frames in (or set spool.mode to "
+	    "off)\n");
+	bad(PLAIN "spool: {maxBytes: 2MB}",
+	    "f:3:1: spool.path: is missing: the folder to keep frames in (or set spool.mode to "
+	    "off)\n");
+	bad(PLAIN "spool: {path: /s, mode: sometimes}",
+	    "f:3:25: spool.mode: \"sometimes\" is none of: overflow, always, off\n");
+}
+
+static void segments_are_small_beside_the_quota(void **state)
+{
+	struct config *c = good(PLAIN "spool: {path: /s, maxBytes: 1MB}");
+
+	(void)state;
+	assert_int_equal(c->spool_segment_bytes, 256 << 10);
+	config_free(c);
+	config_free(good(PLAIN "spool: {path: /s, maxBytes: 4MB, segmentBytes: 1MB}"));
+	bad(PLAIN "spool: {path: /s, maxBytes: 4MB, segmentBytes: 1025KB}",
+	    "f:3:48: spool.segmentBytes: is above a quarter of spool.maxBytes\n");
+	bad(PLAIN "spool: {path: /s, maxBytes: 1023KB}",
+	    "f:3:29: spool.maxBytes: 1023KB is below 1MB\n");
+	bad(PLAIN "spool: {path: /s, segmentBytes: 1B}",
+	    "f:3:33: spool.segmentBytes: 1B is below 64KB\n");
 }
 
 static void a_server_needs_certificates_a_key_or_plain_text(void **state)
@@ -434,7 +532,7 @@ static void errors_of_keys_and_of_rules_come_together(void **state)
 static void the_examples_load(void **state)
 {
 	static const char *const names[] = {
-		"local", "remote", "tls", "psk", "ports", "deny", "interfaces",
+		"local", "remote", "servers", "tls", "psk", "ports", "deny", "interfaces",
 	};
 	const char *src = getenv("PS_SRC");
 	char path[PATH_MAX];
@@ -473,6 +571,10 @@ int main(void)
 		cmocka_unit_test(what_this_version_cannot_do_is_refused_once),
 		cmocka_unit_test(keys_of_the_collector_are_named_as_such),
 		cmocka_unit_test(an_output_is_needed),
+		cmocka_unit_test(servers_are_a_list_in_several_forms),
+		cmocka_unit_test(one_server_or_a_list_of_them),
+		cmocka_unit_test(a_spool_needs_a_folder),
+		cmocka_unit_test(segments_are_small_beside_the_quota),
 		cmocka_unit_test(a_server_needs_certificates_a_key_or_plain_text),
 		cmocka_unit_test(a_key_that_secures_nothing_is_refused),
 		cmocka_unit_test(allow_needs_a_list),

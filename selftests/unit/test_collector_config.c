@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "clock.h"
 #include "config.h"
 #include "util.h"
 
@@ -65,8 +66,15 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_false(c->micro);
 	assert_false(c->tls_enable);
 	assert_false(c->auth_enable);
+	assert_int_equal(c->ack, ACK_DURABLE);
+	assert_int_equal(c->commit_wait, 50 * NSEC_PER_MSEC);
+	assert_int_equal(c->heartbeat, 10 * NSEC_PER_SEC);
+	assert_int_equal(c->memory_bytes, 1280 << 20);
 	assert_int_equal(c->max_sessions, 4096);
 	assert_int_equal(c->credit_bytes, 4 << 20);
+	assert_int_equal(c->allow.n, 0);
+	assert_false(c->any_name);
+	assert_null(config_tls(c).crlfile);
 	assert_null(c->log_filename);
 	config_free(c);
 }
@@ -78,12 +86,17 @@ static void every_key_is_read(void **state)
 				     "  certfile: c.crt\n"
 				     "  keyfile: c.key\n"
 				     "  cafile: ca.crt\n"
+				     "  crlfile: crl.pem\n"
 				     "  serverName: collector.example\n"
 				     "auth: {enable: no, key: 0123456789abcdef}\n"
 				     "logFilename: l.log\n"
 				     "format: PCAP\n"
 				     "timestampPrecision: micro\n"
+				     "agents: {allow: ['urn:corp:*', node-1], names: Any}\n"
 				     "ack: written\n"
+				     "commitIntervalMs: 7\n"
+				     "heartbeat: 500ms\n"
+				     "memoryBudget: 16MB\n"
 				     "maxSessions: 65536\n"
 				     "creditBytes: 2MB\n");
 	struct tls_config tls = config_tls(c);
@@ -93,9 +106,18 @@ static void every_key_is_read(void **state)
 	assert_string_equal(tls.certfile, "c.crt");
 	assert_string_equal(tls.keyfile, "c.key");
 	assert_string_equal(tls.cafile, "ca.crt");
+	assert_string_equal(tls.crlfile, "crl.pem");
 	assert_null(tls.psk);
 	assert_string_equal(c->log_filename, "l.log");
 	assert_true(c->micro);
+	assert_int_equal(c->allow.n, 2);
+	assert_string_equal(c->allow.v[0], "urn:corp:*");
+	assert_string_equal(c->allow.v[1], "node-1");
+	assert_true(c->any_name);
+	assert_int_equal(c->ack, ACK_WRITTEN);
+	assert_int_equal(c->commit_wait, 7 * NSEC_PER_MSEC);
+	assert_int_equal(c->heartbeat, 500 * NSEC_PER_MSEC);
+	assert_int_equal(c->memory_bytes, 16 << 20);
 	assert_int_equal(c->max_sessions, 65536);
 	assert_int_equal(c->credit_bytes, 2 << 20);
 	config_free(c);
@@ -104,13 +126,21 @@ static void every_key_is_read(void **state)
 static void values_out_of_bounds_are_refused(void **state)
 {
 	(void)state;
-	bad(PLAIN "maxSessions: 0\ncreditBytes: 1MB\nformat: pcapng\nack: durable\n"
+	bad(PLAIN "maxSessions: 0\ncreditBytes: 1MB\nformat: pcapng\nack: never\n"
 		  "timestampPrecision: s\n",
 	    "f:4:14: maxSessions: 0 is below 1\n"
 	    "f:5:14: creditBytes: 1MB is below 2MB\n"
 	    "f:6:9: format: \"pcapng\" is not supported by this version (only: pcap)\n"
-	    "f:7:6: ack: \"durable\" is not supported by this version (only: written)\n"
+	    "f:7:6: ack: \"never\" is none of: durable, written\n"
 	    "f:8:21: timestampPrecision: \"s\" is none of: nano, micro\n");
+	bad(PLAIN "commitIntervalMs: 0\nheartbeat: 50ms\nmemoryBudget: 1MB\n",
+	    "f:4:19: commitIntervalMs: 0ms is below 1ms\n"
+	    "f:5:12: heartbeat: 50ms is below 100ms\n"
+	    "f:6:15: memoryBudget: 1MB is below 16MB\n");
+	bad(PLAIN "commitIntervalMs: 10001\nheartbeat: 11m\nmemoryBudget: 1025GB\n",
+	    "f:4:19: commitIntervalMs: 10001ms is above 10s\n"
+	    "f:5:12: heartbeat: 11m is above 10m\n"
+	    "f:6:15: memoryBudget: 1025GB is above 1024GB\n");
 	bad(PLAIN "metrics: {address: '::', port: 5}",
 	    "f:4:1: metrics: not supported by this version\n");
 }
@@ -144,6 +174,52 @@ static void plain_text_must_be_spelled_out(void **state)
 	c = good(BASE "auth: {enable: true, key: 0123456789abcdef}");
 	assert_string_equal(config_tls(c).psk, "0123456789abcdef");
 	assert_true(config_tls(c).enable);
+	config_free(c);
+}
+
+static void agents_are_told_apart_only_by_certificates(void **state)
+{
+	static const char *const certs = BASE "tls: {certfile: c, keyfile: k, cafile: a}\n";
+	char text[500];
+	struct config *c;
+
+	(void)state;
+	bad(PLAIN "agents: {allow: [a], names: identity}",
+	    "f:4:10: agents.allow: needs certificates to know agents by, and tls.enable is false\n"
+	    "f:4:29: agents.names: needs certificates to know agents by, and tls.enable is "
+	    "false\n");
+	bad(BASE "auth: {enable: true, key: 0123456789abcdef}\nagents: {allow: [a]}",
+	    "f:4:10: agents.allow: needs certificates to know agents by; with auth.enable all "
+	    "have one key\n");
+	bad(BASE "auth: {enable: true, key: 0123456789abcdef}\ntls: {crlfile: c}",
+	    "f:4:16: tls.crlfile: revokes certificates, and with auth.enable there are none\n");
+	snprintf(text, sizeof(text), "%sagents: {allow: [], names: some}\n", certs);
+	bad(text, "f:4:10: agents.allow: is empty and would keep all agents out; leave it out to "
+		  "let all in that tls.cafile vouches for\n"
+		  "f:4:28: agents.names: \"some\" is none of: identity, any\n");
+	snprintf(text, sizeof(text), "%sagents: {allow: one}\n", certs);
+	bad(text, "f:4:17: agents.allow: a list is needed, such as [a, b]\n");
+	/* What comes down to the same is no mistake. */
+	c = good(PLAIN "agents: {names: any}\n");
+	config_free(c);
+}
+
+static void nothing_on_stdout_is_durable(void **state)
+{
+	static const char *const says =
+		"f:4:6: ack: nothing that goes to stdout can be made durable: leave this out, or "
+		"write to a file\n";
+	struct config *c;
+
+	(void)state;
+	bad("input: {address: '::', port: 5}\noutput: {file: {path: stdout}}\n"
+	    "tls: {enable: false}\nack: durable\n",
+	    says);
+	bad("input: {address: '::', port: 5}\noutput: {file: {path: '-'}}\n"
+	    "tls: {enable: false}\nack: durable\n",
+	    says);
+	c = good("input: {address: '::', port: 5}\noutput: {file: {path: stdout}}\n"
+		 "tls: {enable: false}\nack: written\n");
 	config_free(c);
 }
 
@@ -187,7 +263,7 @@ static void keys_of_the_agent_are_named_as_such(void **state)
 
 static void the_examples_load(void **state)
 {
-	static const char *const names[] = {"", "-tls", "-psk", "-stdout"};
+	static const char *const names[] = {"", "-tls", "-psk", "-stdout", "-agents"};
 	const char *src = getenv("PS_SRC");
 	char path[PATH_MAX];
 
@@ -223,6 +299,8 @@ int main(void)
 		cmocka_unit_test(values_out_of_bounds_are_refused),
 		cmocka_unit_test(listener_and_file_are_required),
 		cmocka_unit_test(plain_text_must_be_spelled_out),
+		cmocka_unit_test(agents_are_told_apart_only_by_certificates),
+		cmocka_unit_test(nothing_on_stdout_is_durable),
 		cmocka_unit_test(keys_of_the_agent_are_named_as_such),
 		cmocka_unit_test(the_examples_load),
 		cmocka_unit_test(a_missing_file_keeps_its_errno),

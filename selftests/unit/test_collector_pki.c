@@ -240,7 +240,7 @@ static void certificates_say_whom_they_are_for(void **state)
 	testpki_must(gnutls_x509_crt_get_basic_constraints(ca, &critical, &is_ca, &pathlen));
 	assert_true(is_ca && critical && pathlen == 0);
 	testpki_must(gnutls_x509_crt_get_key_usage(ca, &usage, &critical));
-	assert_int_equal(usage, GNUTLS_KEY_KEY_CERT_SIGN);
+	assert_int_equal(usage, GNUTLS_KEY_KEY_CERT_SIGN | GNUTLS_KEY_CRL_SIGN);
 	testpki_must(gnutls_x509_crt_get_basic_constraints(agent, &critical, &is_ca, &pathlen));
 	assert_false(is_ca);
 	must_have_names(collector, collector_names, ARRAY_SIZE(collector_names));
@@ -278,8 +278,8 @@ static struct tls_context *must_load(enum tls_side side, const char *own)
 }
 
 /* The errors of both ends of a handshake; 1, 1 when it is done. */
-static void handshake(struct tls_context *agent_ctx, struct tls_context *collector_ctx,
-		      const char *name, int *ret_agent, int *ret_collector)
+static void handshake_as(struct tls_context *agent_ctx, struct tls_context *collector_ctx,
+			 const char *name, const char *identity, int *ret_agent, int *ret_collector)
 {
 	struct tls *agent = NULL, *collector = NULL;
 	int fds[2];
@@ -295,11 +295,17 @@ static void handshake(struct tls_context *agent_ctx, struct tls_context *collect
 			*ret_collector = tls_handshake(collector, NULL);
 	}
 	if (*ret_collector == 1)
-		assert_string_equal(tls_peer_identity(collector), "urn:ps:agent");
+		assert_string_equal(tls_peer_identity(collector), identity);
 	tls_free(agent);
 	tls_free(collector);
 	close(fds[0]);
 	close(fds[1]);
+}
+
+static void handshake(struct tls_context *agent_ctx, struct tls_context *collector_ctx,
+		      const char *name, int *ret_agent, int *ret_collector)
+{
+	handshake_as(agent_ctx, collector_ctx, name, "urn:ps:agent", ret_agent, ret_collector);
 }
 
 static void a_session_can_be_made_of_it(void **state)
@@ -329,6 +335,137 @@ static void a_session_can_be_made_of_it(void **state)
 	tls_context_free(swapped);
 }
 
+static void must_issue(const char *name)
+{
+	struct err err = {""};
+
+	if (pki_issue_agent(testpki_dir, name, &err))
+		fail_msg("%s", err.text);
+}
+
+static void an_agent_gets_a_certificate_of_its_own(void **state)
+{
+	static const char *const dns[] = {"node-1.example"};
+	gnutls_x509_crt_t ca, crt;
+	struct tls_context *agent, *collector;
+	struct stat st;
+	int a, c;
+
+	(void)state;
+	must_init();
+	must_issue("node-1.example");
+	assert_int_equal(count_files(), ARRAY_SIZE(six) + 2);
+	assert_int_equal(stat(testpki_path("agent-node-1.example.key", ""), &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	ca = read_crt("ca.crt");
+	crt = read_crt("agent-node-1.example.crt");
+	must_have_names(crt, dns, ARRAY_SIZE(dns));
+	must_have_purpose(crt, GNUTLS_KP_TLS_WWW_CLIENT);
+	must_last(crt, 730);
+	assert_true(gnutls_x509_crt_check_issuer(crt, ca));
+	gnutls_x509_crt_deinit(ca);
+	gnutls_x509_crt_deinit(crt);
+
+	agent = must_load(TLS_AGENT, "agent-node-1.example");
+	collector = must_load(TLS_COLLECTOR, "collector");
+	handshake_as(agent, collector, "localhost", "node-1.example", &a, &c);
+	assert_int_equal(a, 1);
+	assert_int_equal(c, 1);
+	tls_context_free(agent);
+	tls_context_free(collector);
+}
+
+static void no_agent_gets_a_certificate_twice(void **state)
+{
+	struct err err = {""};
+	char says[256];
+
+	(void)state;
+	must_init();
+	must_issue("a");
+	must_issue("b");
+	unlink(testpki_path("agent-a.crt", ""));
+	assert_int_equal(pki_issue_agent(testpki_dir, "a", &err), -EEXIST);
+	snprintf(says, sizeof(says), "\"%s\" exists already; nothing has been written",
+		 testpki_path("agent-a.key", ""));
+	assert_string_equal(err.text, says);
+	assert_int_equal(count_files(), ARRAY_SIZE(six) + 3);
+}
+
+static void only_a_host_name_can_be_in_an_agents_certificate(void **state)
+{
+	static const char *const bad_names[] = {"",    "*.example", "../x", "a/b",
+						"a b", "192.0.2.1", "::1",  "n\xc3\xb6"};
+
+	(void)state;
+	must_init();
+	for (size_t i = 0; i < ARRAY_SIZE(bad_names); i++) {
+		struct err err = {""};
+
+		assert_int_equal(pki_issue_agent(testpki_dir, bad_names[i], &err), -EINVAL);
+		assert_non_null(strstr(err.text, "is no host name"));
+	}
+	assert_int_equal(count_files(), ARRAY_SIZE(six));
+}
+
+static void must_not_issue(int code, const char *says)
+{
+	struct err err = {""};
+
+	assert_int_equal(pki_issue_agent(testpki_dir, "a", &err), code);
+	if (!strstr(err.text, says))
+		fail_msg("\"%s\" instead of \"%s\"", err.text, says);
+	assert_int_equal(access(testpki_path("agent-a.crt", ""), F_OK), -1);
+	assert_int_equal(access(testpki_path("agent-a.key", ""), F_OK), -1);
+}
+
+static void swap_files(const char *one, const char *two)
+{
+	assert_int_equal(renameat2(AT_FDCWD, testpki_path(one, ""), AT_FDCWD, testpki_path(two, ""),
+				   RENAME_EXCHANGE),
+			 0);
+}
+
+static void an_authority_that_cannot_sign_is_named(void **state)
+{
+	struct testpki_ca old;
+
+	(void)state;
+	must_not_issue(-ENOENT, "/ca.crt\": No such file or directory");
+	must_init();
+	swap_files("ca.crt", "collector.crt");
+	must_not_issue(-EINVAL, "does not belong to \"ca.crt\"");
+	swap_files("ca.key", "collector.key");
+	must_not_issue(-EINVAL, "may not sign others");
+	testpki_ca_new(&old, "ca", -5 * TESTPKI_DAY, -TESTPKI_DAY);
+	testpki_write_key("ca", old.key);
+	testpki_ca_free(&old);
+	must_not_issue(-EKEYEXPIRED, "has expired");
+	testpki_write("ca", ".key", "", 0);
+	must_not_issue(-EINVAL, "there is no PEM private key in");
+	testpki_write("ca", ".crt", "", 0);
+	must_not_issue(-EINVAL, "there is no PEM certificate in");
+	unlink(testpki_path("ca.key", ""));
+	assert_int_equal(mkfifo(testpki_path("ca.key", ""), 0600), 0);
+	must_not_issue(-EINVAL, "is no PEM file");
+}
+
+static void no_certificate_outlives_the_authority(void **state)
+{
+	gnutls_x509_crt_t crt;
+	struct testpki_ca ca;
+
+	(void)state;
+	testpki_ca_new(&ca, "ca", -5 * TESTPKI_DAY, 5 * TESTPKI_DAY);
+	testpki_write_key("ca", ca.key);
+	must_issue("a");
+	crt = read_crt("agent-a.crt");
+	assert_int_equal(gnutls_x509_crt_get_expiration_time(crt),
+			 gnutls_x509_crt_get_expiration_time(ca.crt));
+	gnutls_x509_crt_deinit(crt);
+	testpki_ca_free(&ca);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -345,6 +482,16 @@ int main(void)
 		cmocka_unit_test_setup_teardown(certificates_say_whom_they_are_for, open_folder,
 						remove_folder),
 		cmocka_unit_test_setup_teardown(a_session_can_be_made_of_it, open_folder,
+						remove_folder),
+		cmocka_unit_test_setup_teardown(an_agent_gets_a_certificate_of_its_own, open_folder,
+						remove_folder),
+		cmocka_unit_test_setup_teardown(no_agent_gets_a_certificate_twice, open_folder,
+						remove_folder),
+		cmocka_unit_test_setup_teardown(only_a_host_name_can_be_in_an_agents_certificate,
+						open_folder, remove_folder),
+		cmocka_unit_test_setup_teardown(an_authority_that_cannot_sign_is_named, open_folder,
+						remove_folder),
+		cmocka_unit_test_setup_teardown(no_certificate_outlives_the_authority, open_folder,
 						remove_folder),
 	};
 

@@ -139,6 +139,74 @@ static void the_object_holds_every_number(void **state)
 	assert_non_null(strstr(out, "\"verdict\":\"complete\"}"));
 }
 
+static void the_object_says_when_packets_were_lost(void **state)
+{
+	struct ledger_span spans[LEDGER_LOSSES] = {
+		{10, 20}, {30, 40}, {50, 60}, {70, 80}, {90, 99}};
+	struct ledger_subject when = who;
+	struct ledger l = sample;
+	char out[LEDGER_JSON_MAX];
+
+	(void)state;
+	when.spans = spans;
+	when.unknown_after = 12345;
+	l.c[LEDGER_LOST_ERROR] = l.c[LEDGER_LOST_QUEUE] = l.c[LEDGER_LOST_OUTPUT] =
+		(struct ledger_count){};
+	ledger_json(&l, &when, VERDICT_UNKNOWN, out, sizeof(out));
+	assert_non_null(strstr(out,
+			       ",\"losses\":[{\"stage\":\"lost_ring\",\"packets\":20,\"from\":10,"
+			       "\"to\":20},{\"stage\":\"lost_spool\",\"packets\":2,\"from\":70,"
+			       "\"to\":80}],\"file\""));
+	assert_non_null(strstr(out, "\"verdict\":\"unknown\",\"unknown_after\":12345}"));
+	ledger_json(&(struct ledger){}, &when, VERDICT_COMPLETE, out, sizeof(out));
+	assert_non_null(strstr(out, "\"losses\":[],"));
+	assert_null(strstr(out, "unknown_after"));
+}
+
+static void a_span_grows(void **state)
+{
+	struct ledger_span s = {};
+
+	(void)state;
+	ledger_span_add(&s, 5, 0); /* nothing */
+	assert_int_equal(s.to, 0);
+	ledger_span_add(&s, 5, 7);
+	assert_int_equal(s.from, 5);
+	ledger_span_add(&s, 6, 6);
+	assert_int_equal(s.from, 5);
+	assert_int_equal(s.to, 7);
+	ledger_span_add(&s, 0, 9);
+	assert_int_equal(s.from, 0);
+	assert_int_equal(s.to, 9);
+}
+
+static void files_and_clocks_have_objects(void **state)
+{
+	const struct ledger_file file = {.file = "/a \"b\".pcap",
+					 .agents = 2,
+					 .streams = 3,
+					 .written = {4, 5},
+					 .packets = {6, 7},
+					 .lost = 8,
+					 .verdict = VERDICT_INCOMPLETE};
+	const struct ledger_clock clock = {.agent = "node-1",
+					   .agent_id = "0102",
+					   .offset_ns = -5,
+					   .rtt_ns = 6,
+					   .synchronized = true,
+					   .error_ns = 7};
+	char out[LEDGER_JSON_MAX];
+
+	(void)state;
+	ledger_file_json(&file, out, sizeof(out));
+	assert_string_equal(out, "{\"file\":\"/a \\\"b\\\".pcap\",\"agents\":2,\"streams\":3,"
+				 "\"packets\":4,\"bytes\":5,\"first\":6,\"last\":7,\"lost\":8,"
+				 "\"verdict\":\"incomplete\"}");
+	ledger_clock_json(&clock, out, sizeof(out));
+	assert_string_equal(out, "{\"agent\":\"node-1\",\"agent_id\":\"0102\",\"offset_ns\":-5,"
+				 "\"rtt_ns\":6,\"synchronized\":true,\"error_ns\":7}");
+}
+
 /* The object's "interface", as it is written there. */
 static const char *interface_as_json(const char *name)
 {
@@ -192,6 +260,7 @@ static void names_are_escaped(void **state)
 
 static void the_longest_values_fit(void **state)
 {
+	struct ledger_span spans[LEDGER_LOSSES];
 	char endless[5001], out[LEDGER_JSON_MAX];
 	struct ledger_subject odd;
 	struct ledger l;
@@ -201,11 +270,13 @@ static void the_longest_values_fit(void **state)
 	memset(endless, 1, sizeof(endless) - 1);
 	endless[sizeof(endless) - 1] = '\0';
 	memset(&l, 0xff, sizeof(l));
-	odd = (struct ledger_subject){endless, endless, UINT64_MAX, endless, endless, endless};
-	n = ledger_json(&l, &odd, VERDICT_INCOMPLETE, out, sizeof(out));
+	odd = (struct ledger_subject){endless, endless, UINT64_MAX, endless,
+				      endless, endless, spans,      UINT64_MAX};
+	memset(spans, 0xff, sizeof(spans));
+	n = ledger_json(&l, &odd, VERDICT_UNKNOWN, out, sizeof(out));
 	assert_true(n < sizeof(out) - 1);
 	assert_int_equal(n, strlen(out));
-	assert_non_null(strstr(out, "...\",\"verdict\":\"incomplete\"}"));
+	assert_non_null(strstr(out, "...\",\"verdict\":\"unknown\",\"unknown_after\":"));
 	assert_int_equal(out[n - 1], '}');
 }
 
@@ -230,6 +301,9 @@ int main(void)
 		cmocka_unit_test(ledgers_are_added_counter_by_counter),
 		cmocka_unit_test(counters_and_verdicts_have_their_documented_names),
 		cmocka_unit_test(the_object_holds_every_number),
+		cmocka_unit_test(the_object_says_when_packets_were_lost),
+		cmocka_unit_test(a_span_grows),
+		cmocka_unit_test(files_and_clocks_have_objects),
 		cmocka_unit_test(names_are_escaped),
 		cmocka_unit_test(the_longest_values_fit),
 		cmocka_unit_test(a_short_buffer_is_not_overrun),

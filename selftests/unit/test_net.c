@@ -2,8 +2,10 @@
 /* Sockets over loopback: listen, connect, names, time limits, the way out. */
 #include "net.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -165,6 +167,75 @@ static void names_are_resolved_on_both_sides(void **state)
 		fail_msg("%s", err.text);
 }
 
+/*
+ * In front of the C library's: "mixed" stands for two addresses of IPv6 and then three of
+ * IPv4. As there, an entry and its address are one piece of memory.
+ */
+static struct addrinfo *made_up(int family, struct addrinfo *next)
+{
+	socklen_t len =
+		family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+	struct addrinfo *ai = calloc(1, sizeof(*ai) + len);
+
+	assert_non_null(ai);
+	ai->ai_family = family;
+	ai->ai_socktype = SOCK_STREAM;
+	ai->ai_addrlen = len;
+	ai->ai_addr = (struct sockaddr *)(ai + 1);
+	ai->ai_addr->sa_family = (sa_family_t)family;
+	if (family == AF_INET)
+		((struct sockaddr_in *)ai->ai_addr)->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	else
+		((struct sockaddr_in6 *)ai->ai_addr)->sin6_addr = in6addr_loopback;
+	ai->ai_next = next;
+	return ai;
+}
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+		struct addrinfo **ret)
+{
+	static int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+	static const int families[] = {AF_INET6, AF_INET6, AF_INET, AF_INET, AF_INET};
+
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+	if (!node || strcmp(node, "mixed") != 0)
+		return real(node, service, hints, ret);
+	if (hints->ai_flags & AI_NUMERICHOST)
+		return EAI_NONAME;
+	*ret = NULL;
+	for (size_t i = ARRAY_SIZE(families); i > 0; i--)
+		*ret = made_up(families[i - 1], *ret);
+	return 0;
+}
+
+static void note_family(void *ctx, int fd)
+{
+	char *families = ctx;
+
+	families[strlen(families)] = get_int(fd, SOL_SOCKET, SO_DOMAIN) == AF_INET6 ? '6' : '4';
+}
+
+static void all_addresses_are_tried_with_the_families_in_turn(void **state)
+{
+	_cleanup_close_ int listener = must_listen("127.0.0.1");
+	uint16_t port = port_of(listener);
+	char families[16] = "";
+	_cleanup_close_ int client = -1;
+
+	(void)state;
+	if (!have_ipv6())
+		skip();
+	client = net_connect("mixed", port, 5000, -1, note_family, families, NULL);
+	assert_true(client >= 0);
+	assert_string_equal(families, "64");
+	close(take_fd(&listener));
+	memset(families, 0, sizeof(families));
+	assert_int_equal(net_connect("mixed", port, 5000, -1, note_family, families, NULL),
+			 -ECONNREFUSED);
+	assert_string_equal(families, "64644");
+}
+
 static void a_refused_connection_says_who_and_why(void **state)
 {
 	_cleanup_close_ int listener = must_listen("127.0.0.1");
@@ -309,6 +380,7 @@ int main(void)
 		cmocka_unit_test(any_ipv6_address_takes_ipv4_too),
 		cmocka_unit_test(one_ipv6_address_leaves_ipv4_alone),
 		cmocka_unit_test(names_are_resolved_on_both_sides),
+		cmocka_unit_test(all_addresses_are_tried_with_the_families_in_turn),
 		cmocka_unit_test(a_refused_connection_says_who_and_why),
 		cmocka_unit_test(a_port_in_use_says_so),
 		cmocka_unit_test(an_impossible_name_says_so),

@@ -109,6 +109,9 @@ static void hello_decodes_to_what_was_encoded(void **state)
 	assert_int_equal(m.boottime_ns, sample_hello.boottime_ns);
 	assert_string_equal(m.agent_name, "node-1.example");
 	assert_string_equal(m.version, "0.1.0");
+	assert_true(m.recovered);
+	assert_int_equal(m.clock_state, STREAM_CLOCK_SYNCED);
+	assert_int_equal(m.clock_error_ns, 1500000);
 	assert_int_equal(m.n_ifaces, 2);
 	check_iface(&m.ifaces[0], &sample_ifaces[0]);
 	check_iface(&m.ifaces[1], &sample_ifaces[1]);
@@ -168,6 +171,7 @@ static void small_messages_decode_to_what_was_encoded(void **state)
 	assert_int_equal(welcome.max_raw, STREAM_RAW_MAX);
 	assert_int_equal(welcome.heartbeat_ms, 5000);
 	assert_int_equal(welcome.realtime_ns, sample_welcome.realtime_ns);
+	assert_int_equal(welcome.ack_mode, STREAM_ACK_DURABLE);
 	assert_int_equal(stream_error_decode(e.data, e.len, &error, NULL), 0);
 	assert_int_equal(error.code, STREAM_E_BUSY);
 	assert_int_equal(error.retry_after_ms, 30000);
@@ -241,12 +245,14 @@ static void truncation_is_refused_or_ends_a_field_that_may_be_last(void **state)
 				accepted++;
 			}
 		}
-		/* Four optional fields; two interfaces; two parts. */
-		assert_int_equal(accepted, type == STREAM_META    ? 4
-					   : type == STREAM_HELLO ? 2
-					   : type == STREAM_GAP   ? 2
-					   : type == STREAM_STATS ? 2
-								  : 0);
+		/* Four optional fields; three, and two interfaces; one; two parts. */
+		assert_int_equal(accepted, type == STREAM_META      ? 4
+					   : type == STREAM_HELLO   ? 5
+					   : type == STREAM_WELCOME ? 1
+					   : type == STREAM_BYE     ? 1
+					   : type == STREAM_GAP     ? 2
+					   : type == STREAM_STATS   ? 2
+								    : 0);
 		buf_free(&in);
 		buf_free(&out);
 	}
@@ -293,6 +299,13 @@ static void an_unknown_field_is_skipped(void **state)
 	}
 }
 
+/* Below that number, all fields have to be there. */
+static const uint16_t first_optional[] = {
+	[STREAM_HELLO] = 10, [STREAM_WELCOME] = 8, [STREAM_ERROR] = 64, [STREAM_META] = 10,
+	[STREAM_GAP] = 64,   [STREAM_STATS] = 64,  [STREAM_ACK] = 64,   [STREAM_PING] = 64,
+	[STREAM_PONG] = 64,  [STREAM_BYE] = 3,
+};
+
 /* A field left out, or one byte too long or too short, is refused, unless it may be. */
 static void a_missing_or_misshapen_field_is_refused(void **state)
 {
@@ -305,7 +318,7 @@ static void a_missing_or_misshapen_field_is_refused(void **state)
 		for (size_t i = 0; i < n; i++) {
 			const uint8_t *field = in.data + starts[i];
 			uint16_t number = get_le16(field), len = get_le16(field + 2);
-			bool optional = number >= TLV_NESTED || (type == STREAM_META && number > 9);
+			bool optional = number >= TLV_NESTED || number >= first_optional[type];
 			bool text = (type == STREAM_HELLO && (number == 8 || number == 9)) ||
 				    (type == STREAM_META && number == 9) ||
 				    (type == STREAM_ERROR && number == 3);
@@ -339,7 +352,8 @@ static void types_have_names_and_know_their_numbering(void **state)
 	assert_string_equal(stream_type_name(STREAM_HELLO), "HELLO");
 	assert_string_equal(stream_type_name(STREAM_CONTROL), "CONTROL");
 	assert_string_equal(stream_type_name(0), "unknown");
-	assert_string_equal(stream_type_name(STREAM_CONTROL + 1), "unknown");
+	assert_string_equal(stream_type_name(STREAM_TALLY), "TALLY");
+	assert_string_equal(stream_type_name(STREAM_TALLY + 1), "unknown");
 	assert_string_equal(stream_type_name(255), "unknown");
 	for (unsigned int type = 0; type < 256; type++)
 		assert_int_equal(stream_type_numbered((uint8_t)type),

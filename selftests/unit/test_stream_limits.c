@@ -179,6 +179,9 @@ static void welcome_out_of_range_is_refused(void **state)
 	assert_int_equal(RESULT(welcome, stream_welcome, resume_seq, 0), -EBADMSG);
 	assert_int_equal(RESULT(welcome, stream_welcome, heartbeat_ms, 0), -EBADMSG);
 	assert_int_equal(RESULT(welcome, stream_welcome, credit, 0), 0);
+	assert_int_equal(RESULT(welcome, stream_welcome, ack_mode, 0), -EBADMSG);
+	assert_int_equal(RESULT(welcome, stream_welcome, ack_mode, 3), -EBADMSG);
+	assert_int_equal(RESULT(welcome, stream_welcome, ack_mode, STREAM_ACK_WRITTEN), 0);
 }
 
 static void data_out_of_range_is_refused(void **state)

@@ -20,6 +20,7 @@ struct sample {
 	int mode;
 	struct yaml_ports ports;
 	struct yaml_strings list;
+	struct yaml_servers servers;
 	struct yaml_ports_map map;
 };
 
@@ -38,6 +39,7 @@ static const struct yaml_key keys[] = {
 	{"mode", YAML_ENUM, .offset = AT(mode), .names = modes},
 	{"ports", YAML_PORTS, .offset = AT(ports)},
 	{"list", YAML_STRINGS, .offset = AT(list), .max = 8},
+	{"servers", YAML_SERVERS, .offset = AT(servers)},
 	{"map", YAML_PORTS_MAP, .offset = AT(map)},
 	{"later.thing", YAML_UNSUPPORTED, .help = "not yet"},
 	{"theirs", YAML_FOREIGN, .help = "another"},
@@ -468,6 +470,87 @@ static void depth_is_limited(void **state)
 	expect("later: {thing: [[[[[[[1]]]]]]]}", "f:1:23: syntax: nested deeper than 8 levels\n");
 }
 
+static void servers_are_read_in_every_form(void **state)
+{
+	struct run *run = load("servers:\n- a.example:1\n- '[::1]:65535'\n"
+			       "- {address: '2001:db8::1', port: 3}\n"
+			       "- Address: b\n  PORT: '4'\n- [c:5]\n");
+
+	(void)state;
+	assert_string_equal(run->lines, "f:7:3: servers: each item must be host:port or {address: "
+					"host, port: number}\n");
+	assert_int_equal(run->s.servers.n, 5);
+	assert_string_equal(run->s.servers.v[1].host, "::1");
+	assert_int_equal(run->s.servers.v[1].port, 65535);
+	assert_string_equal(run->s.servers.v[2].host, "2001:db8::1");
+	assert_string_equal(run->s.servers.v[3].host, "b");
+	assert_int_equal(run->s.servers.v[3].port, 4);
+	done(run);
+	run = load("servers: [a.example:1, {address: b, port: 2}, 192.0.2.1:3]");
+	assert_string_equal(run->lines, "");
+	assert_int_equal(run->s.servers.n, 3);
+	done(run);
+	expect("servers: []", "");
+	expect("servers: ~", "");
+}
+
+static void bad_servers_are_told(void **state)
+{
+	static const struct pair pairs[] = {
+		{"servers: a:1", "f:1:10: servers: a list is needed, such as [a.example:8081, "
+				 "b.example:8081]\n"},
+		{"servers: [a]", "f:1:11: servers: \"a\" has no port, such as "
+				 "collector.example:8081\n"},
+		{"servers: ['a:']", "f:1:11: servers: \"a:\" has no port, such as "
+				    "collector.example:8081\n"},
+		{"servers: [':5']",
+		 "f:1:11: servers: \":5\" has no name or address before the port\n"},
+		{"servers: ['[]:5']",
+		 "f:1:11: servers: \"[]:5\" has no name or address before the port\n"},
+		{"servers: ['a:http']",
+		 "f:1:11: servers: \"a:http\": port: \"http\" is not a whole number\n"},
+		{"servers: ['a:65536']",
+		 "f:1:11: servers: \"a:65536\": port: 65536 is above 65535\n"},
+		{"servers: ['a:0']", "f:1:11: servers: \"a:0\": port: 0 is below 1\n"},
+		{"servers: ['::1']",
+		 "f:1:11: servers: \"::1\": an IPv6 address needs brackets, such "
+		 "as [2001:db8::1]:8081\n"},
+		{"servers: ['::1:5']",
+		 "f:1:11: servers: \"::1:5\": an IPv6 address needs brackets, "
+		 "such as [2001:db8::1]:8081\n"},
+		{"servers: ['[::1]']",
+		 "f:1:11: servers: \"[::1]\" has no port, such as [2001:db8::1]:8081\n"},
+		{"servers: ['[::1]:']",
+		 "f:1:11: servers: \"[::1]:\" has no port, such as collector.example:8081\n"},
+		{"servers: ['[']", "f:1:11: servers: \"[\" has no port, such as "
+				   "[2001:db8::1]:8081\n"},
+		{"servers: ['']", "f:1:11: servers: each item must be host:port or {address: host, "
+				  "port: number}\n"},
+		{"servers: [\"a\\0:1\"]", "f:1:11: servers: has a control character\n"},
+		{"servers: [A:1, a:2, a:1]", "f:1:21: servers: given twice\n"},
+		{"servers: [{address: a}]", "f:1:11: servers: port is missing\n"},
+		{"servers: [{port: 5, address: ''}]", "f:1:11: servers: address is missing\n"},
+		{"servers: [{}]", "f:1:11: servers: address is missing\n"
+				  "f:1:11: servers: port is missing\n"},
+		{"servers: [{address: a, port: 5, weight: 3}]",
+		 "f:1:33: servers.weight: unknown key, address and port are known\n"},
+		{"servers: [{address: a, address: b, port: 5}]",
+		 "f:1:24: servers.address: given twice\n"},
+		{"servers: [{address: a, port: [5]}]",
+		 "f:1:30: servers.port: a single value is needed\n"},
+		{"servers: [{address: a, port: 0}]", "f:1:30: servers.port: 0 is below 1\n"},
+	};
+	char *text = repeat("servers: ['", "a", 300, ":1']");
+
+	(void)state;
+	expect_all(pairs, ARRAY_SIZE(pairs));
+	expect(text, "f:1:11: servers: longer than 261 characters\n");
+	free(text);
+	text = repeat("servers: [", "a:1,", 257, "]");
+	expect(text, "f:1:10: servers: 257 items, at most 256 are possible\n");
+	free(text);
+}
+
 static void huge_lists_of_ports_are_read(void **state)
 {
 	struct run *run;
@@ -582,6 +665,8 @@ int main(void)
 		cmocka_unit_test(text_that_is_no_yaml_is_refused_at_its_place),
 		cmocka_unit_test(a_byte_order_mark_does_not_move_columns),
 		cmocka_unit_test(depth_is_limited),
+		cmocka_unit_test(servers_are_read_in_every_form),
+		cmocka_unit_test(bad_servers_are_told),
 		cmocka_unit_test(huge_lists_of_ports_are_read),
 		cmocka_unit_test(memory_is_limited),
 		cmocka_unit_test(errors_are_limited_and_counted),

@@ -119,6 +119,16 @@ static inline void testpki_write_crt(const char *name, gnutls_x509_crt_t crt)
 	gnutls_free(pem.data);
 }
 
+static inline void testpki_write_key(const char *name, gnutls_x509_privkey_t key)
+{
+	gnutls_datum_t pem;
+
+	testpki_must(gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL,
+						       GNUTLS_PKCS_PLAIN, &pem));
+	testpki_write(name, ".key", pem.data, pem.size);
+	gnutls_free(pem.data);
+}
+
 /* A CA; its certificate goes to NAME.crt. */
 static inline void testpki_ca_new(struct testpki_ca *ca, const char *name, time_t from,
 				  time_t until)
@@ -126,7 +136,8 @@ static inline void testpki_ca_new(struct testpki_ca *ca, const char *name, time_
 	ca->key = testpki_key();
 	ca->crt = testpki_crt("test CA", ca->key, from, until);
 	testpki_must(gnutls_x509_crt_set_basic_constraints(ca->crt, 1, 0));
-	testpki_must(gnutls_x509_crt_set_key_usage(ca->crt, GNUTLS_KEY_KEY_CERT_SIGN));
+	testpki_must(gnutls_x509_crt_set_key_usage(ca->crt,
+						   GNUTLS_KEY_KEY_CERT_SIGN | GNUTLS_KEY_CRL_SIGN));
 	testpki_must(gnutls_x509_crt_sign2(ca->crt, ca->crt, ca->key, GNUTLS_DIG_SHA256, 0));
 	testpki_write_crt(name, ca->crt);
 }
@@ -146,7 +157,6 @@ static inline void testpki_issue(const struct testpki_ca *ca, const char *name,
 	time_t until = leaf->from || leaf->until ? leaf->until : TESTPKI_DAY;
 	gnutls_x509_crt_t crt = testpki_crt(leaf->cn ? leaf->cn : "test", key, from, until);
 	unsigned char addr[16];
-	gnutls_datum_t pem;
 
 	testpki_must(gnutls_x509_crt_set_basic_constraints(crt, 0, -1));
 	if (leaf->dns)
@@ -168,12 +178,44 @@ static inline void testpki_issue(const struct testpki_ca *ca, const char *name,
 		testpki_must(gnutls_x509_crt_set_key_purpose_oid(crt, leaf->purpose, 0));
 	testpki_must(gnutls_x509_crt_sign2(crt, ca->crt, ca->key, GNUTLS_DIG_SHA256, 0));
 	testpki_write_crt(name, crt);
-	testpki_must(gnutls_x509_privkey_export2_pkcs8(key, GNUTLS_X509_FMT_PEM, NULL,
-						       GNUTLS_PKCS_PLAIN, &pem));
-	testpki_write(name, ".key", pem.data, pem.size);
-	gnutls_free(pem.data);
+	testpki_write_key(name, key);
 	gnutls_x509_crt_deinit(crt);
 	gnutls_x509_privkey_deinit(key);
+}
+
+/*
+ * A list of revoked certificates signed by @ca, in NAME.crl: those in the files of @names.
+ * @from and @until are relative to now; @until 0: no date for the next one.
+ */
+static inline void testpki_crl(const struct testpki_ca *ca, const char *name,
+			       const char *const names[], size_t n, time_t from, time_t until)
+{
+	static unsigned char number = 1;
+	gnutls_datum_t pem;
+	gnutls_x509_crl_t crl;
+
+	testpki_must(gnutls_x509_crl_init(&crl));
+	testpki_must(gnutls_x509_crl_set_version(crl, 2));
+	testpki_must(gnutls_x509_crl_set_number(crl, &number, 1));
+	number++;
+	testpki_must(gnutls_x509_crl_set_this_update(crl, time(NULL) + from));
+	if (until)
+		testpki_must(gnutls_x509_crl_set_next_update(crl, time(NULL) + until));
+	for (size_t i = 0; i < n; i++) {
+		gnutls_x509_crt_t crt;
+
+		testpki_must(gnutls_load_file(testpki_path(names[i], ".crt"), &pem));
+		testpki_must(gnutls_x509_crt_init(&crt));
+		testpki_must(gnutls_x509_crt_import(crt, &pem, GNUTLS_X509_FMT_PEM));
+		testpki_must(gnutls_x509_crl_set_crt(crl, crt, time(NULL) - TESTPKI_DAY));
+		gnutls_x509_crt_deinit(crt);
+		gnutls_free(pem.data);
+	}
+	testpki_must(gnutls_x509_crl_sign2(crl, ca->crt, ca->key, GNUTLS_DIG_SHA256, 0));
+	testpki_must(gnutls_x509_crl_export2(crl, GNUTLS_X509_FMT_PEM, &pem));
+	testpki_write(name, ".crl", pem.data, pem.size);
+	gnutls_free(pem.data);
+	gnutls_x509_crl_deinit(crl);
 }
 
 #endif
