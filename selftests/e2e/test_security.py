@@ -418,7 +418,7 @@ def a_certificate_that_expires_ends_the_session_and_a_new_one_begins_the_next(la
     with under_traffic(lab, count, 5000):
         wait_records(lab.path("dump.pcap"), 1000)
         assert datetime.datetime.now(datetime.timezone.utc) < end, "the machine is too slow"
-        agent.wait_for("the collector refused our certificate: expired", 30)
+        agent.wait_for("the certificate of this agent has expired", 30)
         stuck = written(lab)
         put(lab, "agent", lab.path("renewed"))
     wait_records(lab.path("dump.pcap"), count, 60)
