@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sums over feeds, and what they say in words. */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
 
 #include "feed.h"
+#include "text.h"
 #include "util.h"
 
 static void add_unknown(struct feed_sum *to, const struct feed_sum *from)
@@ -76,23 +76,6 @@ void feed_total_free(struct feed_total *t)
 	memset(t->agents, 0, sizeof(t->agents));
 }
 
-struct text {
-	char *out;
-	size_t len, size;
-};
-
-__attribute__((format(printf, 2, 3))) static void put(struct text *t, const char *fmt, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(t->out + t->len, t->size - t->len, fmt, ap);
-	va_end(ap);
-	if (n > 0)
-		t->len = MIN(t->len + (size_t)n, t->size - 1);
-}
-
 /* ISO 8601, UTC, with as many digits as it takes. */
 static void put_time(struct text *t, nsec_t when)
 {
@@ -103,23 +86,23 @@ static void put_time(struct text *t, nsec_t when)
 
 	gmtime_r(&seconds, &tm);
 	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
-	put(t, "%s", date);
+	text_put(t, "%s", date);
 	while (fraction && fraction % 10 == 0) {
 		fraction /= 10;
 		digits--;
 	}
 	if (fraction)
-		put(t, ".%0*u", (int)digits, fraction);
-	put(t, "Z");
+		text_put(t, ".%0*u", (int)digits, fraction);
+	text_put(t, "Z");
 }
 
 static void put_span(struct text *t, const struct ledger_span *s)
 {
 	if (!s->to)
 		return;
-	put(t, " between ");
+	text_put(t, " between ");
 	put_time(t, s->from);
-	put(t, " and ");
+	text_put(t, " and ");
 	put_time(t, s->to);
 }
 
@@ -136,20 +119,20 @@ static void put_losses(struct text *t, const struct feed_sum *sum)
 		return;
 	for (size_t i = 0; i < LEDGER_LOSSES; i++)
 		stages += c[ledger_losses[i]].packets > 0;
-	put(t, "%" PRIu64 " of %" PRIu64 " packets lost", lost + sum->missing,
-	    MAX(meant, lost + sum->missing + c[LEDGER_COMMITTED].packets));
+	text_put(t, "%" PRIu64 " of %" PRIu64 " packets lost", lost + sum->missing,
+		 MAX(meant, lost + sum->missing + c[LEDGER_COMMITTED].packets));
 	for (size_t i = 0; i < LEDGER_LOSSES; i++) {
 		if (!c[ledger_losses[i]].packets)
 			continue;
 		if (stages > 1)
-			put(t, "%s%" PRIu64, separator, c[ledger_losses[i]].packets);
-		put(t, " at %s", ledger_counter_name(ledger_losses[i]));
+			text_put(t, "%s%" PRIu64, separator, c[ledger_losses[i]].packets);
+		text_put(t, " at %s", ledger_counter_name(ledger_losses[i]));
 		put_span(t, &sum->lost[i]);
 		separator = ", ";
 	}
 	if (sum->missing)
-		put(t, "%s%" PRIu64 " did not arrive", separator, sum->missing);
-	put(t, "; ");
+		text_put(t, "%s%" PRIu64 " did not arrive", separator, sum->missing);
+	text_put(t, "; ");
 }
 
 size_t feed_verdict_text(const struct feed_sum *sum, char *out, size_t size)
@@ -158,20 +141,20 @@ size_t feed_verdict_text(const struct feed_sum *sum, char *out, size_t size)
 	uint64_t flying = ledger_in_flight(&sum->ledger).packets;
 	struct text t = {.out = out, .size = size};
 
-	put(&t, "%s", ledger_verdict_name(sum->verdict));
+	text_put(&t, "%s", ledger_verdict_name(sum->verdict));
 	if (sum->verdict == VERDICT_UNKNOWN && sum->unknown_until) {
 		put_span(&t, &(struct ledger_span){sum->unknown_after, sum->unknown_until});
 	} else if (sum->verdict == VERDICT_UNKNOWN && sum->unknown_after) {
-		put(&t, " after ");
+		text_put(&t, " after ");
 		put_time(&t, sum->unknown_after);
 	}
-	put(&t, ": ");
+	text_put(&t, ": ");
 	put_losses(&t, sum);
-	put(&t, "%" PRIu64 " packets (%" PRIu64 " bytes) written", written->packets,
-	    written->bytes);
+	text_put(&t, "%" PRIu64 " packets (%" PRIu64 " bytes) written", written->packets,
+		 written->bytes);
 	if (!ledger_lost(&sum->ledger).packets && !sum->missing)
-		put(&t, ", 0 lost");
+		text_put(&t, ", 0 lost");
 	if (flying > sum->missing)
-		put(&t, ", %" PRIu64 " under way", flying - sum->missing);
+		text_put(&t, ", %" PRIu64 " under way", flying - sum->missing);
 	return t.len;
 }

@@ -2,9 +2,9 @@
 #include "ledger.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 
+#include "text.h"
 #include "util.h"
 
 static const char *const names[LEDGER_COUNTERS] = {
@@ -127,23 +127,6 @@ bool ledger_adds_up(const struct ledger *l)
 /* Bytes of one string. LEDGER_JSON_MAX has room for five such, and all numbers at their widest. */
 #define VALUE_MAX 512
 
-struct json {
-	char *out;
-	size_t len, size;
-};
-
-__attribute__((format(printf, 2, 3))) static void put(struct json *j, const char *fmt, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(j->out + j->len, j->size - j->len, fmt, ap);
-	va_end(ap);
-	if (n > 0)
-		j->len = MIN(j->len + (size_t)n, j->size - 1);
-}
-
 /* The bytes of the UTF-8 character at @s (RFC 3629), or 0 when there is none. */
 static size_t utf8_length(const char *s)
 {
@@ -164,61 +147,62 @@ static size_t utf8_length(const char *s)
  * A name may hold any byte, and the object has to stay valid: what is no UTF-8 shows as
  * U+FFFD, and of a path longer than anybody's the rest shows as "...".
  */
-static void put_string(struct json *j, const char *key, const char *value)
+static void put_string(struct text *j, const char *key, const char *value)
 {
 	size_t end;
 
-	put(j, "%s\"%s\":\"", j->len > 1 ? "," : "", key);
+	text_put(j, "%s\"%s\":\"", j->len > 1 ? "," : "", key);
 	end = j->len + VALUE_MAX;
 	while (*value && j->len < end) {
 		unsigned char c = (unsigned char)*value;
 		size_t n = c < 0x80 ? 1 : utf8_length(value);
 
 		if (c == '"' || c == '\\')
-			put(j, "\\%c", c);
+			text_put(j, "\\%c", c);
 		else if (c < 0x20 || c == 0x7f || !n)
-			put(j, "\\u%04x", n ? c : 0xfffd);
+			text_put(j, "\\u%04x", n ? c : 0xfffd);
 		else
-			put(j, "%.*s", (int)n, value);
+			text_put(j, "%.*s", (int)n, value);
 		value += MAX(n, 1u);
 	}
-	put(j, *value ? "...\"" : "\"");
+	text_put(j, *value ? "...\"" : "\"");
 }
 
-static void put_count(struct json *j, const char *name, const struct ledger_count *c)
+static void put_count(struct text *j, const char *name, const struct ledger_count *c)
 {
-	put(j, ",\"%s\":%" PRIu64 ",\"%s_bytes\":%" PRIu64, name, c->packets, name, c->bytes);
+	text_put(j, ",\"%s\":%" PRIu64 ",\"%s_bytes\":%" PRIu64, name, c->packets, name, c->bytes);
 }
 
-static void put_losses(struct json *j, const struct ledger *l, const struct ledger_span *spans)
+static void put_losses(struct text *j, const struct ledger *l, const struct ledger_span *spans)
 {
 	const char *separator = "";
 
-	put(j, ",\"losses\":[");
+	text_put(j, ",\"losses\":[");
 	for (size_t i = 0; i < LEDGER_LOSSES; i++) {
 		const struct ledger_count *c = &l->c[ledger_losses[i]];
 
 		if (!c->packets)
 			continue;
-		put(j,
-		    "%s{\"stage\":\"%s\",\"packets\":%" PRIu64 ",\"from\":%" PRIu64
-		    ",\"to\":%" PRIu64 "}",
-		    separator, names[ledger_losses[i]], c->packets, spans[i].from, spans[i].to);
+		text_put(j,
+			 "%s{\"stage\":\"%s\",\"packets\":%" PRIu64 ",\"from\":%" PRIu64
+			 ",\"to\":%" PRIu64 "}",
+			 separator, names[ledger_losses[i]], c->packets, spans[i].from,
+			 spans[i].to);
 		separator = ",";
 	}
-	put(j, "]");
+	text_put(j, "]");
 }
 
 size_t ledger_json(const struct ledger *l, const struct ledger_subject *who,
 		   enum ledger_verdict verdict, char *out, size_t size)
 {
 	struct ledger_count in_flight = ledger_in_flight(l);
-	struct json j = {.out = out, .size = size};
+	struct text j = {.out = out, .size = size};
 
-	put(&j, "{");
+	text_put(&j, "{");
 	put_string(&j, "agent", who->agent);
 	put_string(&j, "agent_id", who->agent_id);
-	put(&j, ",\"epoch\":%" PRIu64, who->epoch);
+	text_put(&j, ",\"epoch\":%" PRIu64, who->epoch);
 	put_string(&j, "interface", who->interface);
 	put_string(&j, "direction", who->direction);
 	for (size_t i = 0; i < LEDGER_COUNTERS; i++)
@@ -230,36 +214,36 @@ size_t ledger_json(const struct ledger *l, const struct ledger_subject *who,
 		put_string(&j, "file", who->file);
 	put_string(&j, "verdict", ledger_verdict_name(verdict));
 	if (verdict == VERDICT_UNKNOWN && who->unknown_after)
-		put(&j, ",\"unknown_after\":%" PRIu64, who->unknown_after);
-	put(&j, "}");
+		text_put(&j, ",\"unknown_after\":%" PRIu64, who->unknown_after);
+	text_put(&j, "}");
 	return j.len;
 }
 
 size_t ledger_file_json(const struct ledger_file *f, char *out, size_t size)
 {
-	struct json j = {.out = out, .size = size};
+	struct text j = {.out = out, .size = size};
 
-	put(&j, "{");
+	text_put(&j, "{");
 	put_string(&j, "file", f->file);
-	put(&j, ",\"agents\":%" PRIu64 ",\"streams\":%" PRIu64, f->agents, f->streams);
-	put(&j, ",\"packets\":%" PRIu64 ",\"bytes\":%" PRIu64, f->written.packets,
-	    f->written.bytes);
-	put(&j, ",\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"lost\":%" PRIu64, f->packets.from,
-	    f->packets.to, f->lost);
+	text_put(&j, ",\"agents\":%" PRIu64 ",\"streams\":%" PRIu64, f->agents, f->streams);
+	text_put(&j, ",\"packets\":%" PRIu64 ",\"bytes\":%" PRIu64, f->written.packets,
+		 f->written.bytes);
+	text_put(&j, ",\"first\":%" PRIu64 ",\"last\":%" PRIu64 ",\"lost\":%" PRIu64,
+		 f->packets.from, f->packets.to, f->lost);
 	put_string(&j, "verdict", ledger_verdict_name(f->verdict));
-	put(&j, "}");
+	text_put(&j, "}");
 	return j.len;
 }
 
 size_t ledger_clock_json(const struct ledger_clock *c, char *out, size_t size)
 {
-	struct json j = {.out = out, .size = size};
+	struct text j = {.out = out, .size = size};
 
-	put(&j, "{");
+	text_put(&j, "{");
 	put_string(&j, "agent", c->agent);
 	put_string(&j, "agent_id", c->agent_id);
-	put(&j, ",\"offset_ns\":%" PRId64 ",\"rtt_ns\":%" PRIu64, c->offset_ns, c->rtt_ns);
-	put(&j, ",\"synchronized\":%s,\"error_ns\":%" PRIu64 "}",
-	    c->synchronized ? "true" : "false", c->error_ns);
+	text_put(&j, ",\"offset_ns\":%" PRId64 ",\"rtt_ns\":%" PRIu64, c->offset_ns, c->rtt_ns);
+	text_put(&j, ",\"synchronized\":%s,\"error_ns\":%" PRIu64 "}",
+		 c->synchronized ? "true" : "false", c->error_ns);
 	return j.len;
 }

@@ -11,7 +11,6 @@
  * the latter two hold.
  */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <sys/eventfd.h>
 
@@ -20,7 +19,7 @@
 #include "registry.h"
 #include "util.h"
 
-#include "tree.h"
+#include "tools/powercut.h"
 
 #define PACKET_SIZE 64u
 #define RECORD      (16u + PACKET_SIZE)
@@ -30,26 +29,11 @@
 #define MESSAGES    UINT32_MAX
 
 static struct {
-	const char *folder;
 	char output[4096];
 	uint64_t *acks, epoch;
-	unsigned int agents, packets, cuts, tried, wrong;
+	unsigned int agents, packets;
 	uint64_t *resume, *found;
-	char what[256]; /* that is tried now */
-} cut;
-
-__attribute__((format(printf, 1, 2))) static void finding(const char *fmt, ...)
-{
-	va_list ap;
-
-	if (cut.wrong++ > 20)
-		return;
-	printf("%s: ", cut.what);
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
-	printf("\n");
-}
+} crowd;
 
 static void no_line(void *ctx, enum log_level level, const char *line)
 {
@@ -79,7 +63,7 @@ static void attach(struct commit *c, struct registry *r, unsigned int agent, boo
 				     .name = "eth0"};
 	struct registry_owner owner = {.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
 	struct stream_hello hello = {.agent_id = {'l', 'o', 'a', 'd'},
-				     .epoch = cut.epoch,
+				     .epoch = crowd.epoch,
 				     .first_unacked = 1,
 				     .next_seq = MESSAGES,
 				     .version = "load",
@@ -91,17 +75,17 @@ static void attach(struct commit *c, struct registry *r, unsigned int agent, boo
 
 	snprintf(hello.agent_name, sizeof(hello.agent_name), "load-%u", agent);
 	memcpy(hello.agent_id + 12, &agent, sizeof(agent));
-	cut.resume[agent] = 0;
+	crowd.resume[agent] = 0;
 	commit_enter(c);
-	r2 = registry_attach(r, "", &hello, &owner, &f, &cut.resume[agent], &err);
+	r2 = registry_attach(r, "", &hello, &owner, &f, &crowd.resume[agent], &err);
 	commit_leave(c, NULL, 0);
 	if (r2 < 0) {
 		finding("agent %u is refused: %s", agent, err.text);
 		return;
 	}
-	if (strict && cut.resume[agent] <= cut.acks[agent])
+	if (strict && crowd.resume[agent] <= crowd.acks[agent])
 		finding("agent %u: %" PRIu64 " was acknowledged, but it is to resume at %" PRIu64,
-			agent, cut.acks[agent], cut.resume[agent]);
+			agent, crowd.acks[agent], crowd.resume[agent]);
 	commit_enter(c);
 	registry_detach(r, f, &owner, FEED_LOST, 0);
 	commit_leave(c, NULL, 0);
@@ -124,16 +108,16 @@ static void count_file(const char *path)
 		uint64_t number = get_le64(data + at + 16 + 42);
 		uint32_t agent = get_le32(data + at + 16 + 50);
 
-		if (agent >= cut.agents || get_le32(data + at + 8) != PACKET_SIZE) {
+		if (agent >= crowd.agents || get_le32(data + at + 8) != PACKET_SIZE) {
 			finding("no packet of ours at %zu of %s", at, path);
 			return;
 		}
-		if (number != cut.found[agent]) {
+		if (number != crowd.found[agent]) {
 			finding("agent %u: packet %" PRIu64 " where %" PRIu64 " should come", agent,
-				number, cut.found[agent]);
+				number, crowd.found[agent]);
 			return;
 		}
-		cut.found[agent]++;
+		crowd.found[agent]++;
 	}
 }
 
@@ -142,7 +126,7 @@ static void try(bool strict, bool again)
 {
 	const struct registry_limits limits = {
 		.feeds = 100000, .resting_ifaces = 1u << 20, .ifaces = 1u << 20};
-	const struct commit_config config = {.path = cut.output,
+	const struct commit_config config = {.path = crowd.output,
 					     .durable = true,
 					     .wait = NSEC_PER_MSEC,
 					     .wake = no_wake,
@@ -160,7 +144,7 @@ static void try(bool strict, bool again)
 	}
 	if (again && commit_start(c, &err) < 0)
 		finding("cannot commit: %s", err.text);
-	for (unsigned int i = 0; i < cut.agents; i++)
+	for (unsigned int i = 0; i < crowd.agents; i++)
 		attach(c, r, i, strict);
 	if (again && commit_stop(c, &err) < 0)
 		finding("cannot commit at the end: %s", err.text);
@@ -168,15 +152,15 @@ static void try(bool strict, bool again)
 	output_free(out);
 	commit_free(c);
 
-	memset(cut.found, 0, cut.agents * sizeof(*cut.found));
-	count_file(cut.output);
-	for (unsigned int i = 0; i < cut.agents; i++) {
-		uint64_t messages = cut.resume[i] > 2 ? cut.resume[i] - 2 : 0;
+	memset(crowd.found, 0, crowd.agents * sizeof(*crowd.found));
+	count_file(crowd.output);
+	for (unsigned int i = 0; i < crowd.agents; i++) {
+		uint64_t messages = crowd.resume[i] > 2 ? crowd.resume[i] - 2 : 0;
 
-		if (cut.found[i] != messages * cut.packets)
+		if (crowd.found[i] != messages * crowd.packets)
 			finding("agent %u resumes at %" PRIu64 ", and has %" PRIu64 " packets in "
 				"the file instead of %" PRIu64,
-				i, cut.resume[i], cut.found[i], messages * cut.packets);
+				i, crowd.resume[i], crowd.found[i], messages * crowd.packets);
 	}
 }
 
@@ -232,17 +216,17 @@ int main(int argc, char **argv)
 	if (argc < 8)
 		return 2;
 	cut.folder = argv[1];
-	snprintf(cut.output, sizeof(cut.output), "%s/dump.pcap", cut.folder);
-	cut.epoch = strtoull(argv[3], NULL, 10);
-	cut.agents = (unsigned int)strtoul(argv[4], NULL, 10);
-	cut.packets = (unsigned int)strtoul(argv[5], NULL, 10);
+	snprintf(crowd.output, sizeof(crowd.output), "%s/dump.pcap", cut.folder);
+	crowd.epoch = strtoull(argv[3], NULL, 10);
+	crowd.agents = (unsigned int)strtoul(argv[4], NULL, 10);
+	crowd.packets = (unsigned int)strtoul(argv[5], NULL, 10);
 	cut.cuts = (unsigned int)strtoul(argv[6], NULL, 10);
-	size = cut.agents * sizeof(uint64_t);
-	cut.acks = malloc(size);
-	cut.resume = malloc(size);
-	cut.found = malloc(size);
+	size = crowd.agents * sizeof(uint64_t);
+	crowd.acks = malloc(size);
+	crowd.resume = malloc(size);
+	crowd.found = malloc(size);
 	fd = open(argv[2], O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || read(fd, cut.acks, size) != (ssize_t)size)
+	if (fd < 0 || read(fd, crowd.acks, size) != (ssize_t)size)
 		tree_die(argv[2]);
 	close(fd);
 	if (log_open("/dev/null", &err) < 0)

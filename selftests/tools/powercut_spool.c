@@ -10,7 +10,6 @@
  * must open, read on to the end, and give back nothing that was not written.
  */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdbool.h>
 
 #include "gzip.h"
@@ -18,7 +17,7 @@
 #include "spool.h"
 #include "util.h"
 
-#include "tree.h"
+#include "tools/powercut.h"
 
 #define NEAR  (64u << 10)
 #define BELOW 8192u
@@ -34,25 +33,9 @@ struct written {
 };
 
 static struct {
-	const char *folder;
 	struct written *all;
 	size_t n, cap;
-	unsigned int cuts, tried, wrong;
-	char what[256];
-} cut;
-
-__attribute__((format(printf, 1, 2))) static void finding(const char *fmt, ...)
-{
-	va_list ap;
-
-	if (cut.wrong++ > 20)
-		return;
-	printf("%s: ", cut.what);
-	va_start(ap, fmt);
-	vprintf(fmt, ap);
-	va_end(ap);
-	printf("\n");
-}
+} sent;
 
 /* PATH/EPOCH/FIRST.seg; 0: something else. */
 static uint64_t epoch_of(const char *path)
@@ -73,17 +56,17 @@ static void learn(const struct tree_file *f)
 	       f->size - at >= STREAM_HEADER_SIZE + h.payload_len) {
 		size_t size = STREAM_HEADER_SIZE + h.payload_len;
 
-		if (cut.n == cut.cap) {
-			cut.cap = cut.cap ? 2 * cut.cap : 1024;
-			cut.all = realloc(cut.all, cut.cap * sizeof(*cut.all));
+		if (sent.n == sent.cap) {
+			sent.cap = sent.cap ? 2 * sent.cap : 1024;
+			sent.all = realloc(sent.all, sent.cap * sizeof(*sent.all));
 		}
 		if (stream_type_numbered(h.type) && h.type != STREAM_GAP)
-			cut.all[cut.n++] = (struct written){.epoch = epoch_of(f->path),
-							    .seq = h.seq,
-							    .wire = f->data + at,
-							    .size = size,
-							    .file = f,
-							    .end = at + size};
+			sent.all[sent.n++] = (struct written){.epoch = epoch_of(f->path),
+							      .seq = h.seq,
+							      .wire = f->data + at,
+							      .size = size,
+							      .file = f,
+							      .end = at + size};
 		at += size;
 	}
 }
@@ -101,7 +84,7 @@ static struct written *find(uint64_t epoch, uint64_t seq)
 {
 	const struct written key = {.epoch = epoch, .seq = seq};
 
-	return bsearch(&key, cut.all, cut.n, sizeof(key), by_number);
+	return bsearch(&key, sent.all, sent.n, sizeof(key), by_number);
 }
 
 static void read_epoch(struct spool_epoch *e)
@@ -150,8 +133,8 @@ static void try(const struct tree_file *f, size_t left)
 	struct err err = {};
 
 	cut.tried++;
-	for (size_t i = 0; i < cut.n; i++)
-		cut.all[i].got = false;
+	for (size_t i = 0; i < sent.n; i++)
+		sent.all[i].got = false;
 	if (spool_open(&config, id, &s, &err) < 0) {
 		finding("cannot be opened: %s", err.text);
 		return;
@@ -161,8 +144,8 @@ static void try(const struct tree_file *f, size_t left)
 		spool_remove(s, e);
 	}
 	spool_close(s);
-	for (size_t i = 0; i < cut.n; i++) {
-		const struct written *w = &cut.all[i];
+	for (size_t i = 0; i < sent.n; i++) {
+		const struct written *w = &sent.all[i];
 
 		if (!w->got && (w->file != f || w->end <= left))
 			finding("message %" PRIu64 " of %zu bytes was in %s and is lost", w->seq,
@@ -224,12 +207,12 @@ int main(int argc, char **argv)
 		tree_durable(argv[i]);
 	for (size_t i = 0; i < tree.n; i++)
 		learn(&tree.files[i]);
-	qsort(cut.all, cut.n, sizeof(*cut.all), by_number);
+	qsort(sent.all, sent.n, sizeof(*sent.all), by_number);
 	snprintf(cut.what, sizeof(cut.what), "as it was");
 	try(NULL, 0);
 	for (int i = 3; i < argc; i++)
 		cut_file(tree_find(strndup(argv[i], (size_t)(strrchr(argv[i], '=') - argv[i]))));
 	tree_restore(cut.folder);
-	printf("%u cuts, %zu messages, %u findings\n", cut.tried, cut.n, cut.wrong);
+	printf("%u cuts, %zu messages, %u findings\n", cut.tried, sent.n, cut.wrong);
 	return cut.wrong ? 1 : 0;
 }

@@ -302,6 +302,23 @@ static void nothing_is_kept_where_too_little_space_is_free(void **state)
 	spool_close(b.spool);
 }
 
+/* Somebody else fills the disk: nothing has to be appended for that to be noticed. */
+static void too_little_free_space_is_noticed_in_time(void **state)
+{
+	struct spool_config c = bench_config();
+	struct bench b;
+
+	(void)state;
+	bench_open(&b, &c);
+	append_all(&b, 1, 50);
+	spool_close(b.spool);
+	c.min_free = UINT64_MAX / 4;
+	b.spool = open_spool(&c);
+	spool_tend(b.spool);
+	assert_int_equal(read_all(spool_oldest(b.spool), 1, b.body).counted, 50);
+	spool_close(b.spool);
+}
+
 static void a_message_larger_than_the_spool_evicts_nothing(void **state)
 {
 	struct spool_config c = small();
@@ -592,6 +609,7 @@ int main(void)
 		test(the_oldest_epoch_goes_first),
 		test(the_old_go_by_age),
 		test(nothing_is_kept_where_too_little_space_is_free),
+		test(too_little_free_space_is_noticed_in_time),
 		test(a_message_larger_than_the_spool_evicts_nothing),
 		test(a_full_disk_costs_the_oldest_and_half_messages_are_cut_off),
 		test(a_crash_at_any_step_of_an_eviction_is_recovered),

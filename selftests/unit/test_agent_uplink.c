@@ -288,6 +288,29 @@ static void the_preferred_server_gets_its_agent_back(void **state)
 	bench_done(&b);
 }
 
+static void a_session_that_lasted_is_made_again_with_its_server(void **state)
+{
+	struct bench b = {};
+	int fd;
+
+	(void)state;
+	bench_init(&b, 2);
+	bench_make(&b);
+	bench_start(&b);
+	fd = begin_session(&b, 0, 1);
+	push(&b, 1);
+	expect_stats(fd, 1, 1);
+	/* It began ten seconds ago; the agent's thread has no business with that now. */
+	b.uplink->session.since -= 10 * NSEC_PER_SEC;
+	close(fd);
+	fd = begin_session(&b, 0, 1);
+	assert_true(nobody_comes(&b, 1, 0));
+	expect_stats(fd, 1, 1);
+	ack(fd, 1, 1, 0);
+	finish(&b, fd, 1);
+	bench_done(&b);
+}
+
 /* The inodes of the sockets that capture was told of. */
 static _Atomic uint64_t told[64];
 static _Atomic size_t n_told;
@@ -690,6 +713,7 @@ int main(void)
 		cmocka_unit_test(a_busy_server_is_asked_again_when_it_said),
 		cmocka_unit_test(a_collector_that_stops_is_left_and_come_back_to),
 		cmocka_unit_test(the_preferred_server_gets_its_agent_back),
+		cmocka_unit_test(a_session_that_lasted_is_made_again_with_its_server),
 		cmocka_unit_test(after_each_probe_the_session_is_the_agents_own_again),
 		cmocka_unit_test(new_credentials_end_the_wait),
 		cmocka_unit_test(an_earlier_epoch_comes_first),

@@ -78,6 +78,34 @@ static void ring_losses_lie_between_two_stats(void **state)
 		   "\"last\":1793527200000000116,\"lost\":3,\"verdict\":\"incomplete\"}");
 }
 
+/* The agent was killed before it could count what it had sent. */
+static void what_is_here_was_captured(void **state)
+{
+	struct feed *f = begin();
+
+	(void)state;
+	write_at(f, T0, 10);
+	tell(f, T0 + NSEC_PER_SEC, counts(10));
+	write_at(f, T0 + NSEC_PER_SEC, 5);
+	end(f, FEED_LOST, 0);
+	report_has("\"seen\":15,");
+	report_has("\"captured\":15,");
+	report_has("\"committed\":15,");
+}
+
+/* Counters that are the last ones have to add up as they are. */
+static void a_goodbye_with_too_few_captured_is_told_of(void **state)
+{
+	struct feed *f = begin();
+
+	(void)state;
+	write_at(f, T0, 10);
+	tell(f, T0 + NSEC_PER_SEC, counts(9));
+	end(f, FEED_ENDED, 0);
+	report_has("does not add up");
+	report_has("\"captured\":9,");
+}
+
 static void before_the_first_stats_lies_the_start(void **state)
 {
 	struct feed *f = begin();
@@ -293,6 +321,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(ring_losses_lie_between_two_stats),
+		TEST(what_is_here_was_captured),
+		TEST(a_goodbye_with_too_few_captured_is_told_of),
 		TEST(before_the_first_stats_lies_the_start),
 		TEST(gaps_say_when_and_stats_repeat_it),
 		TEST(what_cannot_be_written_is_lost_at_its_time),
