@@ -42,13 +42,17 @@ has = $(shell $(PKG_CONFIG) --exists $(1) 2>/dev/null && echo y)
 # ISA-L's code for arm64 reads past the end of its input, and may inflate to wrong bytes
 # (its issue 316); ours finds the former.
 HAVE_ISAL ?= $(if $(filter x86,$(ARCH)),$(call has,libisal))
+# AF_XDP sockets, for taps.
+HAVE_XDP ?= $(call has,libxdp)
+# A filter of system calls around the running agent.
+HAVE_SECCOMP ?= $(call has,libseccomp)
 
 ARCH := $(patsubst aarch64,arm64,$(patsubst x86_64,x86,$(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))))
 
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Werror -Wformat=2 -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	   -Wpointer-arith -Wvla -Wundef -Wold-style-definition -Wwrite-strings -Wcast-qual
-DEFS    := -D_GNU_SOURCE -DPS_VERSION='"$(VERSION)"' $(if $(HAVE_ISAL),-DHAVE_ISAL)
+DEFS    := -D_GNU_SOURCE -DPS_VERSION='"$(VERSION)"' $(foreach h,ISAL XDP SECCOMP,$(if $(HAVE_$(h)),-DHAVE_$(h)))
 HARDEN  := -fstack-protector-strong -fPIE
 LDHARDEN := -pie -Wl,-z,relro,-z,now
 ifdef SAN
@@ -178,7 +182,7 @@ help:
 	@echo '  demo      build, then send packets through agent and collector before your eyes (root)'
 	@echo '  check     tests that need no rights'
 	@echo '  test      all tests, in network namespaces of their own (root)'
-	@echo '  selftest  all tests under other kernels, in virtual machines (KERNELS="6.1 6.12")'
+	@echo '  selftest  what depends on the kernel under others, in virtual machines (KERNELS="6.1 6.12")'
 	@echo '  cross     build for arm64, run the tests that need no rights in emulation'
 	@echo '  bench     figures, beside tcpdump and dumpcap (root)'
 	@echo '  memcheck  the main path with both daemons under valgrind (root)'

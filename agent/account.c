@@ -52,17 +52,21 @@ struct total {
 	const struct account *account;
 	bool final;
 	struct ledger sum;
+	struct ledger_span unseen;
 };
 
-static enum ledger_verdict verdict(const struct ledger *l, bool final)
+static enum ledger_verdict verdict(const struct ledger *l, const struct ledger_span *unseen,
+				   bool final)
 {
+	if (unseen->to)
+		return VERDICT_UNKNOWN;
 	if (ledger_lost(l).packets)
 		return VERDICT_INCOMPLETE;
 	return final && ledger_in_flight(l).packets ? VERDICT_UNKNOWN : VERDICT_COMPLETE;
 }
 
 static void ledger_line(void *ctx, const struct stream_iface *info, enum direction direction,
-			const struct ledger *l)
+			const struct ledger *l, const struct ledger_span *unseen)
 {
 	struct total *total = ctx;
 	const struct account *a = total->account;
@@ -72,15 +76,18 @@ static void ledger_line(void *ctx, const struct stream_iface *info, enum directi
 		.agent_id = a->identity->agent_id_text,
 		.epoch = a->identity->epoch,
 		.interface = info->name,
+		.netns = info->netns_name,
 		.direction = direction == DIRECTION_INGRESS ? "ingress" : "egress",
+		.unknown_after = unseen->from,
 		.file = a->output ? output_path(a->output, info->link_type) : NULL,
 	};
 
-	ledger_json(l, &who, verdict(l, total->final), json, sizeof(json));
+	ledger_json(l, &who, verdict(l, unseen, total->final), json, sizeof(json));
 	log_info("ledger %s", json);
 	if (total->final && !ledger_adds_up(l))
 		log_warn("the counters of \"%s\" %s do not add up", info->name, who.direction);
 	ledger_add(&total->sum, l);
+	ledger_span_add(&total->unseen, unseen->from, unseen->to);
 }
 
 void account_tick(struct account *a)
@@ -108,7 +115,7 @@ void account_print(struct account *a, bool final)
 	book_for_each(a->book, ledger_line, &total);
 	flying = ledger_in_flight(&total.sum);
 	log_info("%s: %llu packets seen, %llu captured, %llu committed, %llu lost, %llu in flight",
-		 ledger_verdict_name(verdict(&total.sum, final)),
+		 ledger_verdict_name(verdict(&total.sum, &total.unseen, final)),
 		 (unsigned long long)total.sum.c[LEDGER_SEEN].packets,
 		 (unsigned long long)total.sum.c[LEDGER_CAPTURED].packets,
 		 (unsigned long long)total.sum.c[LEDGER_COMMITTED].packets,

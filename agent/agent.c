@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Four threads: this one (the loop: signals, interfaces, the second's tick), the
+ * Five threads: this one (the loop: signals, interfaces, the second's tick), the
  * reader (rings to queue), with a spool the mover (queue to disk), the uplink (queue and disk
- * to collector). The loop alone touches hooks and interfaces.
+ * to collector), the pulse (for the hooks). The loop alone touches hooks and interfaces.
  *
  * Stop, in this order: hooks off and quiet, rings drained, last STATS queued, queue
  * sent and acknowledged, what is left put in the spool, ledger printed. After the first step
@@ -21,29 +21,42 @@
 #include "backlog.h"
 #include "book.h"
 #include "capture.h"
+#include "clock_news.h"
+#include "filters.h"
+#include "governor.h"
 #include "identity.h"
 #include "iface.h"
 #include "log.h"
+#include "netns_list.h"
+#include "note.h"
 #include "notify.h"
 #include "output.h"
+#include "places.h"
+#include "pulse.h"
 #include "queue.h"
 #include "reader.h"
+#include "reload.h"
+#include "rights.h"
 #include "rtnl.h"
 #include "rules.h"
 #include "uplink.h"
 #include "util.h"
+#include "wallclock.h"
 
 /* Look at the files of the credentials every so many ticks. */
 #define CREDENTIALS_TICKS 5
 
 struct agent {
 	const struct config *config;
+	struct config *reloaded; /* whose filters are in use instead; NULL: none */
 	struct identity identity;
 	const struct capture_ops *ops;
 	struct capture *capture;
+	struct err report; /* why it is not a better back end */
 	struct rules *rules;
-	struct rtnl *rtnl;
+	struct filters *filters;
 	struct ifaces *ifaces;
+	struct places *places;
 	struct book *book;
 	struct account account;
 	struct spool *spool;     /* NULL: none */
@@ -51,20 +64,32 @@ struct agent {
 	struct backlog *backlog; /* as queue */
 	struct output *output;
 	struct tls_store *tls;
+	struct wallclock *wallclock;
+	struct clock_news clock_news;
+	struct pulse *pulse;
 	struct reader *reader;
 	struct uplink *uplink;
+	struct governor *governor;
 	int epoll_fd, signal_fd, timer_fd;
-	bool list_again; /* what is known of the interfaces may be incomplete */
 	unsigned int ticks;
 	bool stopping;
 };
 
-int agent_open_capture(const struct config *config, struct rules **ret_rules, struct capture **ret,
+int agent_open_capture(const struct config *config, struct rules **ret_rules,
+		       const struct capture_ops **ret_ops, struct capture **ret, struct err *report,
 		       struct err *err)
 {
 	struct capture_config capture = {
 		.snaplen = (uint32_t)config->snaplen,
 		.ring_bytes = config->ring_bytes,
+		.xdp = config->backend == BACKEND_XDP,
+		.xdp_mode = (enum xdp_mode)config->xdp_mode,
+		.taps = (const char *const *)config->taps.v,
+		.ntaps = (unsigned int)config->taps.n,
+		.tap_drop = config->tap_unmatched == TAP_DROP,
+		.limit = {config->selection.packets_per_s, config->selection.bits_per_s},
+		.dedup_window = config->dedup_window,
+		.other_netns = netns_list_others(&config->netns),
 	};
 
 	*ret_rules = rules_new(config);
@@ -72,13 +97,21 @@ int agent_open_capture(const struct config *config, struct rules **ret_rules, st
 		return err_set(err, -ENOMEM, "out of memory for the capture rules");
 	capture.port_masks = rules_port_masks(*ret_rules);
 	capture.need_ports = capture.port_masks != NULL;
-	return capture_ringbuf.open(&capture, ret, err);
+	return backend_open(config, &capture, ret_ops, ret, report, err);
 }
 
 static int open_capture(struct agent *a, struct err *err)
 {
-	a->ops = &capture_ringbuf;
-	return agent_open_capture(a->config, &a->rules, &a->capture, err);
+	int r = agent_open_capture(a->config, &a->rules, &a->ops, &a->capture, &a->report, err);
+
+	if (r == 0 && a->report.text[0])
+		log_warn("capturing by %s, because a better way does not work here: %s",
+			 a->ops->name, a->report.text);
+	if (r == 0 && a->ops != &capture_pcap && backend_bpf_doubt())
+		log_warn("%s; `backend: pcap` does without them", backend_bpf_doubt());
+	if (r == 0)
+		r = filters_new(a->config, a->ops, a->capture, &a->filters, err);
+	return r;
 }
 
 /* The spool knows who we are better than the machine does. */
@@ -160,6 +193,7 @@ static int make_parts(struct agent *a, struct err *err)
 	struct ifaces_config ifaces = {
 		.config = a->config,
 		.rules = a->rules,
+		.filters = a->filters,
 		.ops = a->ops,
 		.capture = a->capture,
 		.book = a->book,
@@ -171,7 +205,7 @@ static int make_parts(struct agent *a, struct err *err)
 		.book = a->book,
 		.queue = a->queue,
 		.output = a->output,
-		.block_bytes = a->config->block_bytes,
+		.block_bytes = config_block_bytes(a->config),
 		.snaplen = (uint32_t)a->config->snaplen,
 		.gather_max_wait = a->config->gather_max_wait,
 	};
@@ -185,6 +219,7 @@ static int make_parts(struct agent *a, struct err *err)
 		.ops = a->ops,
 		.capture = a->capture,
 	};
+	struct governor_config governor = {.ops = a->ops, .capture = a->capture, .queue = a->queue};
 	int r;
 
 	a->account = (struct account){
@@ -199,12 +234,16 @@ static int make_parts(struct agent *a, struct err *err)
 	a->ifaces = ifaces_new(&ifaces);
 	if (!a->ifaces)
 		return err_set(err, -ENOMEM, "out of memory");
-	r = rtnl_new(&a->rtnl, err);
+	r = wallclock_new(NULL, NULL, &a->wallclock, err);
+	reader.wallclock = a->wallclock;
+	a->clock_news = (struct clock_news){.wallclock = a->wallclock, .queue = a->queue};
 	if (r == 0)
 		r = reader_new(&reader, &a->reader, err);
 	if (r == 0 && a->backlog)
 		r = uplink_new(&uplink, &a->uplink, err);
-	return r;
+	governor.reader = a->reader;
+	governor.uplink = a->uplink;
+	return r < 0 ? r : governor_new(&governor, a->config, &a->governor, err);
 }
 
 /* Before any thread is made, so that none takes them. */
@@ -246,41 +285,12 @@ static int make_loop(struct agent *a, const sigset_t *signals, struct err *err)
 	if (r == 0)
 		r = watch(a, a->timer_fd, err);
 	if (r == 0)
-		r = watch(a, rtnl_fd(a->rtnl), err);
+		r = places_new(a->config, a->ifaces, a->epoll_fd, &a->places, err);
+	if (r == 0)
+		r = watch(a, governor_fd(a->governor), err);
+	if (r == 0)
+		r = watch(a, wallclock_fd(a->wallclock), err);
 	return r;
-}
-
-/* One that fails is tried again with the next tick. */
-static void list_interfaces(struct agent *a)
-{
-	struct err err;
-	int r;
-
-	ifaces_list_begin(a->ifaces);
-	r = rtnl_list(a->rtnl, ifaces_link, a->ifaces, &err);
-	a->list_again = r < 0;
-	if (r == 0) {
-		ifaces_list_end(a->ifaces);
-		return;
-	}
-	ifaces_settle(a->ifaces);
-	/* Interrupted: there were changes meanwhile. That is no trouble. */
-	if (r != -EINTR)
-		log_error("%s", err.text);
-}
-
-static void on_netlink(struct agent *a)
-{
-	struct err err;
-	int r = rtnl_read(a->rtnl, ifaces_link, a->ifaces, &err);
-
-	ifaces_settle(a->ifaces);
-	if (r == -ENOBUFS) {
-		list_interfaces(a);
-	} else if (r < 0) {
-		log_error("%s", err.text);
-		a->list_again = true;
-	}
 }
 
 /* 1: new ones are in use; 0: nothing to do. */
@@ -301,19 +311,66 @@ static int refresh_credentials(struct agent *a, bool force)
 	return r;
 }
 
+static void on_clock(struct agent *a)
+{
+	event_clear(wallclock_fd(a->wallclock));
+	wallclock_look(a->wallclock, NULL);
+	clock_news_tell(&a->clock_news, clock_monotonic());
+}
+
+/* Packets passed that nobody counted: no ledger of those interfaces is complete. */
+static void tell_of_gap(struct agent *a)
+{
+	static const char text[] = "this process stood still for more than %llu s, in which the "
+				   "hooks let packets pass unseen";
+	const unsigned long long limit = HEARTBEAT_STALE_NS / NSEC_PER_SEC;
+	nsec_t since;
+
+	if (!pulse_missed(a->pulse, &since))
+		return;
+	log_warn(text, limit);
+	book_all_unseen(a->book, since, clock_realtime());
+	if (note_push(a->queue, STREAM_NOTE_OTHER, NULL, text, limit) < 0)
+		log_warn("the collector is told of this by the ledger only");
+}
+
 static void on_tick(struct agent *a)
 {
 	event_clear(a->timer_fd);
-	if (!a->ops->beat(a->capture))
-		log_warn("this process stood still for more than %llu s, in which the hooks let "
-			 "packets pass unseen",
-			 HEARTBEAT_STALE_NS / NSEC_PER_SEC);
-	if (ifaces_tend(a->ifaces) || a->list_again)
-		list_interfaces(a);
+	tell_of_gap(a);
+	if (ifaces_tend(a->ifaces))
+		places_list(a->places);
+	places_tick(a->places);
 	ifaces_count(a->ifaces);
 	account_tick(&a->account);
+	clock_news_tell(&a->clock_news, clock_monotonic());
 	if (++a->ticks % CREDENTIALS_TICKS == 0)
 		refresh_credentials(a, false);
+}
+
+static void tell_change(void *ctx, const char *key)
+{
+	(void)ctx;
+	log_warn("\"%s\" has changed in the configuration, which takes a restart", key);
+}
+
+static void read_config_again(struct agent *a)
+{
+	struct config *config;
+
+	if (!a->config->path)
+		return;
+	if (reload(a->config->path, a->filters, a->ifaces, &config) < 0) {
+		log_error("the former configuration stays in use");
+		return;
+	}
+	config_changes(a->config, config, tell_change, NULL);
+	config_free(a->reloaded);
+	a->reloaded = config;
+	governor_use(a->governor, config);
+	/* What could not be captured may be by now. */
+	places_list(a->places);
+	log_info("the configuration was read again");
 }
 
 static void on_signal(struct agent *a)
@@ -327,8 +384,8 @@ static void on_signal(struct agent *a)
 			account_print(&a->account, false);
 			break;
 		case SIGHUP:
-			if (refresh_credentials(a, true) == 0)
-				log_info("SIGHUP: there are no files of credentials to read again");
+			refresh_credentials(a, true);
+			read_config_again(a);
 			break;
 		default:
 			log_info("stopping");
@@ -349,8 +406,12 @@ static void loop(struct agent *a)
 				on_signal(a);
 			else if (events[i].data.fd == a->timer_fd)
 				on_tick(a);
+			else if (events[i].data.fd == governor_fd(a->governor))
+				governor_tick(a->governor);
+			else if (events[i].data.fd == wallclock_fd(a->wallclock))
+				on_clock(a);
 			else
-				on_netlink(a);
+				places_event(a->places, events[i].data.fd);
 		}
 	}
 }
@@ -365,9 +426,12 @@ static void tell_manager(const char *state)
 
 static int start(struct agent *a, struct err *err)
 {
-	int r;
+	int r = a->backlog ? backlog_start(a->backlog, err) : 0;
 
-	a->ops->beat(a->capture);
+	if (r == 0)
+		r = pulse_new(a->ops, a->capture, &a->pulse, err);
+	if (r < 0)
+		return r;
 	/* Attaching to hundreds of interfaces takes seconds, in which rings must not fill. */
 	r = reader_start(a->reader, err);
 	if (r < 0)
@@ -376,7 +440,10 @@ static int start(struct agent *a, struct err *err)
 	 * The connection after the hooks: these learn which packets are its own from what
 	 * it sends, and must not see an answer first.
 	 */
-	list_interfaces(a);
+	if (note_push(a->queue, STREAM_NOTE_BACKEND, NULL, "%s%s%s", a->ops->describe(a->capture),
+		      a->report.text[0] ? ", because: " : "", a->report.text) < 0)
+		log_warn("the collector is not told what captures");
+	places_list(a->places);
 	if (a->uplink)
 		r = uplink_start(a->uplink, err);
 	if (r < 0)
@@ -417,6 +484,8 @@ static void stop(struct agent *a)
 	reader_stop(a->reader, a->queue ? timeout / 2 : timeout);
 	if (a->output && output_finish(a->output, &err) < 0)
 		log_error("%s", err.text);
+	clock_news_tell(&a->clock_news, UINT64_MAX);
+	tell_of_gap(a);
 	account_last(&a->account);
 	if (!uplink_stop(a->uplink, end - MIN(end, clock_monotonic())))
 		store_rest(a);
@@ -427,12 +496,17 @@ static void release(struct agent *a)
 {
 	/* Running still when the start failed half way. */
 	reader_stop(a->reader, 0);
+	governor_free(a->governor);
 	uplink_free(a->uplink);
+	pulse_free(a->pulse);
 	reader_free(a->reader);
+	wallclock_free(a->wallclock);
 	ifaces_free(a->ifaces);
-	rtnl_free(a->rtnl);
 	if (a->capture)
 		a->ops->close(a->capture);
+	filters_free(a->filters);
+	config_free(a->reloaded);
+	places_free(a->places);
 	rules_free(a->rules);
 	backlog_free(a->backlog);
 	spool_close(a->spool);
@@ -448,12 +522,36 @@ static void release(struct agent *a)
 		close(a->epoll_fd);
 }
 
+static void clean_hooks(void *ctx, const struct rtnl_link *link)
+{
+	const struct agent *a = ctx;
+
+	if (config_wants_interface(a->config, link->name, link->loopback))
+		hook_clean(link->ifindex);
+}
+
+/* Before the threads are made; what takes more rights than what follows comes first. */
+static void give_up_rights(struct agent *a)
+{
+	struct rtnl *rtnl = NULL;
+	struct err err;
+	int r = rtnl_new(-1, &rtnl, &err);
+
+	if (r == 0)
+		r = rtnl_list(rtnl, clean_hooks, a, &err);
+	if (r < 0)
+		log_warn("what an earlier run left on interfaces stays there: %s", err.text);
+	rtnl_free(rtnl);
+	rights_give_up(a->config, a->ops == &capture_pcap);
+}
+
 int agent_run(const struct config *config, struct err *err)
 {
 	struct agent a = {.config = config, .epoll_fd = -1, .signal_fd = -1, .timer_fd = -1};
 	sigset_t signals;
 	int r;
 
+	rights_raise_fd_limit();
 	block_signals(&signals);
 	r = identity_get(config->agent_name, &a.identity, err);
 	if (r == 0)
@@ -464,8 +562,10 @@ int agent_run(const struct config *config, struct err *err)
 		r = make_parts(&a, err);
 	if (r == 0)
 		r = make_loop(&a, &signals, err);
-	if (r == 0)
+	if (r == 0) {
+		give_up_rights(&a);
 		r = start(&a, err);
+	}
 	if (r == 0) {
 		loop(&a);
 		stop(&a);

@@ -6,6 +6,7 @@
 #ifndef PS_AGENT_H
 #define PS_AGENT_H
 
+#include "backend.h"
 #include "capture.h"
 #include "config.h"
 #include "rules.h"
@@ -17,7 +18,8 @@
 int agent_run(const struct config *config, struct err *err);
 
 /* The back end, and the rules that it reads; both belong to the caller, on failure too. */
-int agent_open_capture(const struct config *config, struct rules **ret_rules, struct capture **ret,
+int agent_open_capture(const struct config *config, struct rules **ret_rules,
+		       const struct capture_ops **ret_ops, struct capture **ret, struct err *report,
 		       struct err *err);
 
 #endif

@@ -138,8 +138,8 @@ int backlog_new(const struct backlog_config *config, struct backlog **ret, struc
 	b->config = *config;
 	if (config->spool) {
 		b->epoch = spool_begin(config->spool, config->hello.epoch, encode_hello, settle, b);
-		r = b->epoch ? backlog_start_mover(b, err)
-			     : err_set(err, -ENOMEM, "out of memory for the spool");
+		if (!b->epoch)
+			r = err_set(err, -ENOMEM, "out of memory for the spool");
 	}
 	if (r < 0)
 		backlog_free(b);

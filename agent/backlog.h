@@ -30,8 +30,10 @@ struct backlog_config {
 	struct stream_hello hello;
 };
 
-/* The live epoch. Starts the thread when there is a spool. */
+/* The live epoch. */
 int backlog_new(const struct backlog_config *config, struct backlog **ret, struct err *err);
+/* Before anything is pushed: with a spool, start the thread that moves messages there. */
+int backlog_start(struct backlog *b, struct err *err);
 /* One of an earlier run. */
 struct backlog *backlog_recovered(struct spool *spool, struct spool_epoch *epoch);
 /* What is in memory only is lost then. @b may be NULL. */

@@ -41,7 +41,6 @@ struct backlog {
 /* Move the oldest message to the disk. 1; 0: there is none; -errno. */
 int backlog_move(struct backlog *b, struct err *err);
 
-int backlog_start_mover(struct backlog *b, struct err *err);
 /* Idempotent. */
 void backlog_stop_mover(struct backlog *b);
 

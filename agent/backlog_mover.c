@@ -160,11 +160,13 @@ void backlog_stop_mover(struct backlog *b)
 	queue_watch(b->config.queue, -1, 0);
 }
 
-int backlog_start_mover(struct backlog *b, struct err *err)
+int backlog_start(struct backlog *b, struct err *err)
 {
 	size_t capacity = queue_capacity(b->config.queue);
 	int e;
 
+	if (!b->config.spool)
+		return 0;
 	b->high = capacity / 2;
 	b->low = capacity / 4;
 	b->watched = SIZE_MAX;

@@ -7,7 +7,7 @@
 
 int batch_init(struct batch *b, size_t limit, uint32_t snaplen)
 {
-	*b = (struct batch){.limit = limit, .cap = MAX(limit, EPB_SIZE(snaplen))};
+	*b = (struct batch){.limit = limit, .cap = MAX(limit, EPB_SIZE_MAX(snaplen))};
 	b->raw = malloc(b->cap);
 	return b->raw ? 0 : -ENOMEM;
 }
@@ -18,10 +18,12 @@ void batch_done(struct batch *b)
 	b->raw = NULL;
 }
 
-/* epb_flags is the first option, right behind the padded packet. */
-static uint32_t block_direction(uint32_t caplen, const uint8_t *rest)
+/* epb_flags is the last option, in a trailer of fixed size at the block's end. */
+static uint32_t block_direction(const struct epb_header *header, const uint8_t *rest)
 {
-	return get_le32(rest + ALIGN4(caplen) + offsetof(struct epb_trailer, flags)) & 3;
+	const uint8_t *trailer = rest + header->total_len - EPB_HEADER - EPB_TRAILER;
+
+	return get_le32(trailer + offsetof(struct epb_trailer, flags)) & 3;
 }
 
 bool batch_add(struct batch *b, const struct epb_header *header, const uint8_t *rest)
@@ -32,8 +34,7 @@ bool batch_add(struct batch *b, const struct epb_header *header, const uint8_t *
 	if (b->len &&
 	    (b->len + header->total_len > b->limit || head->packets == STREAM_PACKETS_MAX))
 		return false;
-	if (!tally_add(&b->tally, header->interface_id, block_direction(header->caplen, rest),
-		       header->len))
+	if (!tally_add(&b->tally, header->interface_id, block_direction(header, rest), header->len))
 		return false;
 
 	memcpy(b->raw + b->len, header, EPB_HEADER);
@@ -61,7 +62,7 @@ void batch_tally(const struct batch *b, size_t start, size_t end, struct tally *
 
 		memcpy(&header, b->raw + at, sizeof(header));
 		tally_add(t, header.interface_id,
-			  block_direction(header.caplen, b->raw + at + EPB_HEADER), header.len);
+			  block_direction(&header, b->raw + at + EPB_HEADER), header.len);
 		at += header.total_len;
 	}
 }

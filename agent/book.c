@@ -15,6 +15,7 @@ struct entry {
 	struct stream_iface info;
 	struct ledger ledger[2];   /* direction - 1 */
 	struct ledger reported[2]; /* as STATS said last */
+	struct ledger_span unseen, unseen_reported[2];
 };
 
 struct book {
@@ -114,6 +115,11 @@ void book_counts(struct book *b, uint32_t id, enum direction direction,
 		[CAPTURE_CAPTURED] = LEDGER_CAPTURED,
 		[CAPTURE_LOST_RING] = LEDGER_LOST_RING,
 		[CAPTURE_LOST_ERROR] = LEDGER_LOST_ERROR,
+		[CAPTURE_EXPRESSION_OUT] = LEDGER_EXPRESSION_OUT,
+		[CAPTURE_SAMPLED_OUT] = LEDGER_SAMPLED_OUT,
+		[CAPTURE_DUPLICATES] = LEDGER_DUPLICATES,
+		[CAPTURE_RATE_LIMITED] = LEDGER_RATE_LIMITED,
+		[CAPTURE_SLICED] = LEDGER_SLICED,
 	};
 	struct entry *e;
 
@@ -124,6 +130,26 @@ void book_counts(struct book *b, uint32_t id, enum direction direction,
 			.packets = counts->packets[i],
 			.bytes = counts->bytes[i],
 		};
+	pthread_mutex_unlock(&b->lock);
+}
+
+void book_unseen(struct book *b, uint32_t id, uint64_t from, uint64_t to)
+{
+	struct entry *e;
+
+	pthread_mutex_lock(&b->lock);
+	e = find(b, id);
+	if (e)
+		ledger_span_add(&e->unseen, from, to);
+	pthread_mutex_unlock(&b->lock);
+}
+
+void book_all_unseen(struct book *b, uint64_t from, uint64_t to)
+{
+	pthread_mutex_lock(&b->lock);
+	for (size_t i = 0; i < b->n; i++)
+		if (!b->entries[i].info.gone)
+			ledger_span_add(&b->entries[i].unseen, from, to);
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -180,12 +206,13 @@ long book_interfaces(struct book *b, struct stream_iface **ret)
 }
 
 /* COMMITTED is the collector's own: it does not make a ledger worth reporting. */
-static bool changed(const struct ledger *now, const struct ledger *then)
+static bool changed(const struct entry *e, size_t d)
 {
-	struct ledger l = *then;
+	struct ledger l = e->reported[d];
 
-	l.c[LEDGER_COMMITTED] = now->c[LEDGER_COMMITTED];
-	return !ledger_equal(now, &l);
+	l.c[LEDGER_COMMITTED] = e->ledger[d].c[LEDGER_COMMITTED];
+	return !ledger_equal(&e->ledger[d], &l) || e->unseen.from != e->unseen_reported[d].from ||
+	       e->unseen.to != e->unseen_reported[d].to;
 }
 
 long book_changes(struct book *b, struct stream_stats_part **ret)
@@ -198,13 +225,15 @@ long book_changes(struct book *b, struct stream_stats_part **ret)
 	for (size_t i = 0; v && i < 2 * b->n && n < BOOK_CHANGES_MAX; i++) {
 		struct entry *e = &b->entries[i / 2];
 
-		if (!changed(&e->ledger[i % 2], &e->reported[i % 2]))
+		if (!changed(e, i % 2))
 			continue;
 		e->reported[i % 2] = e->ledger[i % 2];
+		e->unseen_reported[i % 2] = e->unseen;
 		v[n++] = (struct stream_stats_part){
 			.iface = e->info.id,
 			.direction = (uint8_t)(i % 2 + 1),
 			.counts = e->ledger[i % 2],
+			.unseen = e->unseen,
 		};
 	}
 	pthread_mutex_unlock(&b->lock);
@@ -215,15 +244,19 @@ long book_changes(struct book *b, struct stream_stats_part **ret)
 void book_report_again(struct book *b)
 {
 	pthread_mutex_lock(&b->lock);
-	for (size_t i = 0; i < b->n; i++)
-		memset(b->entries[i].reported, 0, sizeof(b->entries[i].reported));
+	for (size_t i = 0; i < b->n; i++) {
+		struct entry *e = &b->entries[i];
+
+		memset(e->reported, 0, sizeof(e->reported));
+		memset(e->unseen_reported, 0, sizeof(e->unseen_reported));
+	}
 	pthread_mutex_unlock(&b->lock);
 }
 
 static void call(const struct entry *e, book_line_fn *fn, void *ctx)
 {
-	fn(ctx, &e->info, DIRECTION_INGRESS, &e->ledger[0]);
-	fn(ctx, &e->info, DIRECTION_EGRESS, &e->ledger[1]);
+	fn(ctx, &e->info, DIRECTION_INGRESS, &e->ledger[0], &e->unseen);
+	fn(ctx, &e->info, DIRECTION_EGRESS, &e->ledger[1], &e->unseen);
 }
 
 void book_for_each(struct book *b, book_line_fn *fn, void *ctx)
@@ -236,8 +269,7 @@ void book_for_each(struct book *b, book_line_fn *fn, void *ctx)
 
 static bool settled(const struct entry *e)
 {
-	return e->info.gone && !in_flight(e) && !changed(&e->ledger[0], &e->reported[0]) &&
-	       !changed(&e->ledger[1], &e->reported[1]);
+	return e->info.gone && !in_flight(e) && !changed(e, 0) && !changed(e, 1);
 }
 
 void book_prune(struct book *b, size_t keep, book_line_fn *fn, void *ctx)

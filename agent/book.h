@@ -25,6 +25,12 @@ void book_gone(struct book *b, uint32_t id);
 /* The kernel's counters so far, cumulative. */
 void book_counts(struct book *b, uint32_t id, enum direction direction,
 		 const struct capture_counts *counts);
+/*
+ * From @from to @to (CLOCK_REALTIME) packets of the interface passed that nobody counted; of all
+ * that are captured now.
+ */
+void book_unseen(struct book *b, uint32_t id, uint64_t from, uint64_t to);
+void book_all_unseen(struct book *b, uint64_t from, uint64_t to);
 /* Something became of the packets of @t: LEDGER_COMMITTED or one of LEDGER_LOST_. */
 void book_settle(struct book *b, const struct tally *t, enum ledger_counter counter);
 
@@ -49,7 +55,7 @@ void book_report_again(struct book *b);
 
 /* Called for each interface and direction with the book locked: must not call back. */
 typedef void book_line_fn(void *ctx, const struct stream_iface *info, enum direction direction,
-			  const struct ledger *l);
+			  const struct ledger *l, const struct ledger_span *unseen);
 void book_for_each(struct book *b, book_line_fn *fn, void *ctx);
 /* Forget the interfaces that are gone and settled, but for the newest @keep; @fn sees them last. */
 void book_prune(struct book *b, size_t keep, book_line_fn *fn, void *ctx);

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The capture back end on BPF ring buffers: loads bpf/capture_tc.bpf.c, attaches
- * its programs, merges the rings.
+ * The capture back end on BPF ring buffers: loads bpf/capture_tc.bpf.c, and for XDP
+ * bpf/capture_xdp.bpf.c beside it with the same maps; attaches their programs, merges the
+ * rings. Taps (agent/taps.c) are a part of it and no back end of their own: they differ in where
+ * their program puts a packet, and rules, counters, limits and the agent's own flows are the
+ * same maps for all.
  *
  * Life cycle: open loads the programs and allocates every ring; attach and detach
  * come and go; close detaches what is left. There is a ring for each CPU at work,
@@ -18,9 +21,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <limits.h>
-#include <net/if.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -28,31 +29,26 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wcast-qual" /* of bpftool's making */
-#include "capture_tc.skel.h"
-#pragma GCC diagnostic pop
-#include "hook.h"
+#include "attached.h"
 #include "merge.h"
 #include "ring.h"
+#include "rings.h"
+#include "rule_table.h"
+#include "taps.h"
 #include "util.h"
 
-#define PORTS        65536u
-#define RING_MIN     (1u << 20)
-#define RING_RECORDS 4 /* of the largest size, at least, fit a ring */
-
-struct attached {
-	uint32_t ifindex;
-	struct hook hooks[2];
-};
+#define PORTS     65536u
+#define GLANCE_MS 1
 
 struct capture {
-	struct capture_tc *skel;
-	enum hook_mode mode;
+	struct programs tc, xdp, generic; /* the latter two: where XDP is asked for, by mode */
+	struct taps *taps;                /* NULL: none */
+	struct attached_how how;
 	const char *description;
 
 	struct heartbeat *heartbeat; /* mapped */
-	size_t heartbeat_size;
+	struct shared *shared;       /* mapped */
+	struct rule_table rules;
 	uint32_t pid_ns;
 
 	struct capture_counts *per_cpu; /* room for one element of `counters` */
@@ -63,100 +59,30 @@ struct capture {
 
 	pthread_mutex_t lock; /* of the cookies in .bss */
 
-	bool left[IFACE_CELLS]; /* cells that a running program may still be reading */
-
 	struct merge merge; /* of the rings */
 	int epoll, event;
+	bool tap_news; /* packets came to taps, and the reader lingers before it drains */
 };
 
-/*
- * libbpf's messages: silence, but keep what it last complained of, for the sentence.
- * A refusing verifier's reason is the last line of its log but for the statistics.
- */
-static _Thread_local char complaint[256];
-
-static void keep_line(const char *line, size_t len)
+static struct knobs make_knobs(const struct capture *c, const struct capture_config *config,
+			       size_t ring_size)
 {
-	len = MIN(len, sizeof(complaint) - 1);
-	memcpy(complaint, line, len);
-	complaint[len] = '\0';
-}
-
-static void keep_verdict(const char *log)
-{
-	static const char *const noise[] = {"processed ", "-- END", "verification time",
-					    "stack depth"};
-
-	for (const char *end; (end = strchr(log, '\n')); log = end + 1) {
-		bool skip = end == log;
-
-		for (size_t i = 0; i < ARRAY_SIZE(noise); i++)
-			skip |= !strncmp(log, noise[i], strlen(noise[i]));
-		if (!skip)
-			keep_line(log, (size_t)(end - log));
-	}
-}
-
-__attribute__((format(printf, 2, 0))) static int on_message(enum libbpf_print_level level,
-							    const char *fmt, va_list ap)
-{
-	_cleanup_free_ char *text = NULL;
-	char *log;
-
-	if (level != LIBBPF_WARN || vasprintf(&text, fmt, ap) < 0)
-		return 0;
-	log = strstr(text, "-- BEGIN PROG LOAD LOG --\n");
-	if (log)
-		keep_verdict(strchr(log, '\n') + 1);
-	else if (!complaint[0])
-		keep_line(text, strcspn(text, "\n"));
-	return 0;
-}
-
-static int set_knobs(struct capture *c, const struct capture_config *config, size_t ring_size,
-		     struct err *err)
-{
-	struct capture_tc *skel = c->skel;
+	struct knobs knobs = {
+		.wake_bytes = ring_size / 4,
+		.dedup_window = config->dedup_window,
+		.snaplen = config->snaplen,
+		.nrings = c->merge.nrings,
+		.need_ports = config->need_ports,
+		.check_heartbeat = c->how.mode == HOOK_CLSACT,
+		.other_netns = config->other_netns,
+		.limit_agent = config->limit.packets_per_s || config->limit.bits_per_s,
+	};
 	uint64_t all = 0;
-	int r = 0;
 
-	skel->rodata->snaplen = config->snaplen;
-	skel->rodata->wake_bytes = ring_size / 4;
-	skel->rodata->nrings = c->merge.nrings;
-	skel->rodata->need_ports = config->need_ports;
-	skel->rodata->check_heartbeat = c->mode == HOOK_CLSACT;
-	if (config->need_ports) {
-		for (size_t port = 0; port < PORTS; port++)
-			all |= config->port_masks[port];
-		skel->rodata->ignore_mask = all & PORT_IGNORE;
-	} else {
-		r = bpf_map__set_max_entries(skel->maps.ports, 1);
-		if (!r)
-			r = bpf_map__set_max_entries(skel->maps.fragments, 1);
-	}
-	if (!r)
-		r = bpf_map__set_max_entries(skel->maps.rings, c->merge.nrings);
-	return r ? err_sys(err, r, "cannot size the BPF maps") : 0;
-}
-
-static int load(struct capture *c, struct err *err)
-{
-	int r;
-
-	complaint[0] = '\0';
-	r = capture_tc__load(c->skel);
-	if (!r)
-		return 0;
-	if (r == -EPERM)
-		return err_set(err, r,
-			       "no right to load the capture programs (CAP_BPF, CAP_NET_ADMIN and "
-			       "CAP_PERFMON are needed): %s",
-			       complaint);
-	if (r == -EACCES)
-		return err_set(err, r, "the kernel refuses the capture programs%s: %s",
-			       strstr(complaint, "!root") ? " for want of CAP_PERFMON" : "",
-			       complaint);
-	return err_sys(err, r, "cannot load the capture programs: %s", complaint);
+	for (size_t port = 0; config->need_ports && port < PORTS; port++)
+		all |= config->port_masks[port];
+	knobs.ignore_mask = all & PORT_IGNORE;
+	return knobs;
 }
 
 static int fill_ports(struct capture *c, const uint64_t *masks, struct err *err)
@@ -169,96 +95,48 @@ static int fill_ports(struct capture *c, const uint64_t *masks, struct err *err)
 		return err_set(err, -ENOMEM, "out of memory");
 	for (uint32_t port = 0; port < PORTS; port++)
 		keys[port] = port;
-	r = bpf_map_update_batch(bpf_map__fd(c->skel->maps.ports), keys, masks, &n, NULL);
+	r = bpf_map_update_batch(c->tc.map[MAP_PORTS], keys, masks, &n, NULL);
 	return r ? err_sys(err, r, "cannot fill the table of ports") : 0;
 }
 
-static int map_heartbeat(struct capture *c, struct err *err)
+static size_t map_size(size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+	return (size + page - 1) / page * page;
+}
+
+static int map_memory(const struct capture *c, enum programs_map map, size_t size, void **ret,
+		      struct err *err)
+{
+	*ret = mmap(NULL, map_size(size), PROT_READ | PROT_WRITE, MAP_SHARED, c->tc.map[map], 0);
+	if (*ret != MAP_FAILED)
+		return 0;
+	*ret = NULL;
+	return err_sys(err, -errno, "cannot map what the capture programs share with us");
+}
+
+static int map_shared(struct capture *c, struct err *err)
 {
 	struct stat ns;
-	void *map;
+	void *heartbeat, *shared;
+	int r = map_memory(c, MAP_HEARTBEAT, sizeof(*c->heartbeat), &heartbeat, err);
 
-	c->heartbeat_size = (size_t)sysconf(_SC_PAGESIZE);
-	map = mmap(NULL, c->heartbeat_size, PROT_READ | PROT_WRITE, MAP_SHARED,
-		   bpf_map__fd(c->skel->maps.heartbeat), 0);
-	if (map == MAP_FAILED)
-		return err_sys(err, -errno, "cannot map the heartbeat");
-	c->heartbeat = map;
+	c->heartbeat = heartbeat;
+	if (r)
+		return r;
+	r = map_memory(c, MAP_BSS, sizeof(*c->shared), &shared, err);
+	c->shared = shared;
+	c->rules = (struct rule_table){.programs = &c->tc, .shared = c->shared};
 	if (!stat("/proc/self/ns/pid", &ns))
 		c->pid_ns = (uint32_t)ns.st_ino;
-	return 0;
-}
-
-static uint64_t power_of_two_up(uint64_t n)
-{
-	uint64_t p = 1;
-
-	while (p < n)
-		p <<= 1;
-	return p;
-}
-
-/* As many rings as there are CPUs at work, but none below a useful size. */
-static size_t plan_rings(struct capture *c, const struct capture_config *config)
-{
-	uint64_t least = MAX(RING_MIN, power_of_two_up(RING_RECORDS * EPB_SIZE(config->snaplen)));
-	long online = sysconf(_SC_NPROCESSORS_ONLN);
-	uint64_t share;
-
-	c->merge.nrings = (unsigned int)MIN(MAX(online, 1), (long)MIN(c->cpus, RINGS_MAX));
-	while (c->merge.nrings > 1 && config->ring_bytes / c->merge.nrings < least)
-		c->merge.nrings--;
-	share = MAX(config->ring_bytes / c->merge.nrings, least);
-	while (least * 2 <= share)
-		least *= 2;
-	return least;
-}
-
-/*
- * In one call where the kernel has that: it then waits out one RCU grace period (older
- * ones, one for each ring).
- */
-static int publish_rings(struct capture *c, struct err *err)
-{
-	int map = bpf_map__fd(c->skel->maps.rings);
-	uint32_t keys[RINGS_MAX], n = c->merge.nrings;
-	int fds[RINGS_MAX], r;
-
-	for (uint32_t i = 0; i < n; i++) {
-		keys[i] = i;
-		fds[i] = c->merge.rings[i].fd;
-	}
-	r = bpf_map_update_batch(map, keys, fds, &n, NULL);
-	for (uint32_t i = 0; r && i < c->merge.nrings; i++)
-		if (bpf_map_update_elem(map, &keys[i], &fds[i], BPF_ANY))
-			return err_sys(err, -errno, "cannot hand a ring to the capture programs");
-	return 0;
-}
-
-static int open_rings(struct capture *c, size_t size, struct err *err)
-{
-	for (unsigned int i = 0; i < c->merge.nrings; i++) {
-		struct epoll_event event = {.events = EPOLLIN | EPOLLET};
-		int fd =
-			bpf_map_create(BPF_MAP_TYPE_RINGBUF, "ps_ring", 0, 0, (uint32_t)size, NULL);
-		int r;
-
-		if (fd < 0)
-			return err_sys(err, fd, "cannot allocate ring %u of %u with %zu bytes",
-				       i + 1, c->merge.nrings, size);
-		r = ring_open(&c->merge.rings[i], fd, size, err);
-		if (r)
-			return r;
-		if (epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &event))
-			return err_sys(err, -errno, "cannot watch a ring");
-	}
-	return publish_rings(c, err);
+	return r;
 }
 
 static struct capture *ringbuf_close(struct capture *c);
 static bool ringbuf_beat(struct capture *c);
 
-static int allocate(struct capture *c, struct err *err)
+static int allocate(struct capture *c, bool taps, struct err *err)
 {
 	int cpus = libbpf_num_possible_cpus();
 	struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
@@ -268,7 +146,8 @@ static int allocate(struct capture *c, struct err *err)
 	c->cpus = (unsigned int)cpus;
 	c->per_cpu = calloc(c->cpus, sizeof(*c->per_cpu));
 	c->merge.rings = calloc(c->cpus, sizeof(*c->merge.rings));
-	c->merge.heap = calloc(c->cpus, sizeof(*c->merge.heap));
+	c->merge.nrings = c->cpus;
+	c->merge.heap = calloc(c->cpus + (taps ? TAPS_QUEUES_MAX : 0), sizeof(*c->merge.heap));
 	if (!c->per_cpu || !c->merge.rings || !c->merge.heap)
 		return err_set(err, -ENOMEM, "out of memory");
 	c->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -278,38 +157,66 @@ static int allocate(struct capture *c, struct err *err)
 	return 0;
 }
 
+static int open_taps(struct capture *c, const struct capture_config *config,
+		     const struct knobs *knobs, uint64_t bytes, struct err *err)
+{
+	int r = taps_open(config, knobs, &c->tc, bytes, c->event, &c->taps, err);
+
+	if (r || !c->taps)
+		return r;
+	c->merge.taps = c->taps;
+	if (taps_watch(c->taps, c->epoll, EPOLL_CTL_ADD))
+		return err_sys(err, -errno, "cannot watch the taps");
+	return 0;
+}
+
 static int open_all(struct capture *c, const struct capture_config *config, struct err *err)
 {
+	struct knobs knobs;
+	uint64_t share;
 	size_t ring_size;
 	int r;
 
 	if (!config->snaplen || config->snaplen > SNAPLEN_MAX)
 		return err_set(err, -EINVAL, "a snap length of %u is not in 1..%u", config->snaplen,
 			       SNAPLEN_MAX);
-	libbpf_set_print(on_message);
+	c->how = (struct attached_how){
+		.use_xdp = config->xdp,
+		.xdp_mode = config->xdp_mode,
+		.tc = &c->tc,
+		.xdp = &c->xdp,
+		.generic = &c->generic,
+	};
 	r = hook_choose(config->hook_mode, err);
 	if (r < 0)
 		return r;
-	c->mode = (enum hook_mode)r;
-	c->description = c->mode == HOOK_TCX                ? "tcx"
+	c->how.mode = (enum hook_mode)r;
+	c->description = c->how.use_xdp                     ? "xdp"
+			 : c->how.mode == HOOK_TCX          ? "tcx"
 			 : config->hook_mode == HOOK_CLSACT ? "clsact"
 							    : "clsact (this kernel has no TCX)";
-	r = allocate(c, err);
+	r = allocate(c, config->ntaps, err);
 	if (r)
 		return r;
-	c->skel = capture_tc__open();
-	if (!c->skel)
-		return err_sys(err, -errno, "cannot open the capture programs");
-	ring_size = plan_rings(c, config);
-	r = set_knobs(c, config, ring_size, err);
-	if (!r)
-		r = load(c, err);
+	/* Each tap has as much memory as all rings. */
+	share = config->ring_bytes / (1 + config->ntaps);
+	ring_size = rings_plan(&c->merge, share, config->snaplen);
+	knobs = make_knobs(c, config, ring_size);
+	r = programs_open(&c->tc, PROGRAMS_TC, &knobs, NULL, err);
+	if (!r && config->xdp && config->xdp_mode != XDP_GENERIC)
+		r = programs_open(&c->xdp, PROGRAMS_XDP, &knobs, &c->tc, err);
+	if (!r && config->xdp && config->xdp_mode != XDP_NATIVE)
+		r = programs_open(&c->generic, PROGRAMS_XDP_GENERIC, &knobs, &c->tc, err);
 	if (!r && config->need_ports)
 		r = fill_ports(c, config->port_masks, err);
 	if (!r)
-		r = map_heartbeat(c, err);
+		r = map_shared(c, err);
 	if (!r)
-		r = open_rings(c, ring_size, err);
+		r = rule_table_limit(&c->rules, -1, &config->limit, err);
+	if (!r)
+		r = rings_open(&c->merge, ring_size, c->epoll, c->tc.map[MAP_RINGS], err);
+	if (!r)
+		r = open_taps(c, config, &knobs, share, err);
 	if (!r)
 		ringbuf_beat(c);
 	return r;
@@ -333,24 +240,22 @@ static int ringbuf_open(const struct capture_config *config, struct capture **re
 	return 0;
 }
 
-/* Egress first: the qdisc goes with the hook that made it, which is that of ingress. */
-static void detach_hooks(struct attached *a)
-{
-	hook_detach(&a->hooks[1]);
-	hook_detach(&a->hooks[0]);
-}
-
 static struct capture *ringbuf_close(struct capture *c)
 {
 	if (!c)
 		return NULL;
 	for (unsigned int i = 0; i < c->nattached; i++)
-		detach_hooks(&c->attached[i]);
+		attached_close(&c->attached[i]);
 	for (unsigned int i = 0; c->merge.rings && i < c->merge.nrings; i++)
 		ring_close(&c->merge.rings[i]);
 	if (c->heartbeat)
-		munmap(c->heartbeat, c->heartbeat_size);
-	capture_tc__destroy(c->skel);
+		munmap(c->heartbeat, map_size(sizeof(*c->heartbeat)));
+	if (c->shared)
+		munmap(c->shared, map_size(sizeof(*c->shared)));
+	taps_close(c->taps);
+	programs_close(&c->generic);
+	programs_close(&c->xdp);
+	programs_close(&c->tc);
 	if (c->epoll >= 0)
 		close(c->epoll);
 	if (c->event >= 0)
@@ -368,49 +273,51 @@ static const char *ringbuf_describe(const struct capture *c)
 	return c->description;
 }
 
-static int warn_of_earlier(const struct attached *a, const char *name, struct err *err)
+static struct attached *find_attached(struct capture *c, uint64_t key)
 {
-	uint16_t in = a->hooks[0].earlier, out = a->hooks[1].earlier;
-
-	if (!in && !out)
-		return 0;
-	return err_set(err, 1,
-		       "another filter (priority %u) runs first on %s of %s: packets that it takes "
-		       "are not seen",
-		       in && out ? MIN(in, out) : MAX(in, out),
-		       in && out ? "ingress and egress"
-		       : in      ? "ingress"
-				 : "egress",
-		       name);
+	for (unsigned int i = 0; i < c->nattached; i++)
+		if (c->attached[i].key == key)
+			return &c->attached[i];
+	return NULL;
 }
 
-static void cell_set(struct capture *c, uint32_t ifindex, const struct iface_rule *rule)
+/* The rule comes last: until it is there, the program takes nothing away. */
+static int attach_tap(struct capture *c, struct attached *a, const struct capture_iface *iface,
+		      const struct iface_rule *rule, struct err *err)
 {
-	struct iface_cell *cell = &c->skel->bss->cells[ifindex % IFACE_CELLS];
+	int r = hook_attach_xdp(&a->hooks[HOOK_XDP], c->how.xdp_mode,
+				taps_program(c->taps, XDP_NATIVE),
+				taps_program(c->taps, XDP_GENERIC), iface->ifindex, err);
 
-	if (cell->ifindex || c->left[ifindex % IFACE_CELLS])
-		return;
-	cell->rule = *rule;
-	__atomic_store_n(&cell->ifindex, ifindex, __ATOMIC_RELEASE);
+	if (r >= 0)
+		r = taps_attach(c->taps, (unsigned int)a->tap, iface, (enum xdp_mode)r, err);
+	if (!r)
+		r = rule_table_add(&c->rules, a->key, rule, err);
+	if (r) {
+		taps_detach(c->taps, iface->ifindex);
+		attached_close(a);
+	}
+	return r;
 }
 
-static void forget_rule(struct capture *c, uint32_t ifindex)
+/* A tap is an interface of our own namespace. */
+static int tap_number(const struct capture *c, const struct capture_iface *iface)
 {
-	struct iface_cell *cell = &c->skel->bss->cells[ifindex % IFACE_CELLS];
+	return iface->netns ? -1 : taps_find(c->taps, iface->name);
+}
 
-	bpf_map_delete_elem(bpf_map__fd(c->skel->maps.interfaces), &ifindex);
-	if (cell->ifindex != ifindex)
-		return;
-	__atomic_store_n(&cell->ifindex, 0, __ATOMIC_RELAXED);
-	c->left[ifindex % IFACE_CELLS] = true;
+static int ringbuf_room(struct capture *c, const struct capture_iface *iface, struct err *err)
+{
+	int tap = tap_number(c, iface);
+	int r = tap < 0 ? 0 : taps_room(c->taps, (unsigned int)tap, err);
+
+	return tap < 0 || r ? r : hook_xdp_room(iface->ifindex, err);
 }
 
 static int ringbuf_attach(struct capture *c, const struct capture_iface *iface, struct err *err)
 {
-	int progs[2] = {bpf_program__fd(c->skel->progs.ps_tc_ingress),
-			bpf_program__fd(c->skel->progs.ps_tc_egress)};
-	static const enum direction directions[2] = {DIRECTION_INGRESS, DIRECTION_EGRESS};
-	int interfaces = bpf_map__fd(c->skel->maps.interfaces);
+	int tap = tap_number(c, iface);
+	uint64_t key = IFACE_KEY(iface->netns, iface->ifindex);
 	struct iface_rule rule = iface->rule;
 	struct attached *a;
 	int r;
@@ -418,59 +325,51 @@ static int ringbuf_attach(struct capture *c, const struct capture_iface *iface, 
 	if (c->nattached == IFACE_SLOTS || rule.slot >= IFACE_SLOTS)
 		return err_set(err, -ENOSPC, "%s: more than %u interfaces", iface->name,
 			       IFACE_SLOTS);
-	rule.ingress_only = iface->loopback;
-	if (bpf_map_update_elem(interfaces, &iface->ifindex, &rule, BPF_NOEXIST)) {
-		r = -errno;
-		return err_sys(err, r, "%s: cannot set the capture rule", iface->name);
-	}
-	cell_set(c, iface->ifindex, &rule);
+	/* Linux leaves the Ethernet header of what carried it in front, for hooks to see. */
+	if (iface->ipsec)
+		return err_set(
+			err, -EOPNOTSUPP,
+			"%s: TC and XDP do not see right what comes out of IPsec (\"backend: "
+			"pcap\" does)",
+			iface->name);
+	rule.ingress_only = tap >= 0 || iface->loopback || c->how.use_xdp;
+	rule.tap = (uint8_t)MAX(tap, 0);
+	r = rule_table_limit(&c->rules, rule.slot, &iface->limit, err);
+	if (!r && tap < 0)
+		r = rule_table_add(&c->rules, key, &rule, err);
+	if (r)
+		return err_wrap(err, r, "%s", iface->name);
 	a = &c->attached[c->nattached];
-	*a = (struct attached){.ifindex = iface->ifindex};
-	for (int i = 0; i < 2; i++) {
-		r = hook_attach(&a->hooks[i], c->mode, progs[i], iface->ifindex, directions[i],
-				err);
-		if (r) {
-			detach_hooks(a);
-			forget_rule(c, iface->ifindex);
-			return err_wrap(err, r, "%s", iface->name);
-		}
+	*a = (struct attached){
+		.key = key,
+		.netns_fd = iface->netns ? iface->netns_fd : -1,
+		.ingress_only = rule.ingress_only,
+		.tap = tap,
+	};
+	r = tap < 0 ? attached_open(a, iface, &c->how, err) : attach_tap(c, a, iface, &rule, err);
+	if (r < 0) {
+		rule_table_remove(&c->rules, key);
+		return err_wrap(err, r, "%s", iface->name);
 	}
 	c->nattached++;
-	return warn_of_earlier(a, iface->name, err);
+	return r;
 }
 
-static bool interface_exists(uint32_t ifindex)
+static int ringbuf_intact(struct capture *c, uint64_t key, struct err *err)
 {
-	char name[IF_NAMESIZE];
+	struct attached *a = find_attached(c, key);
 
-	return if_indextoname(ifindex, name);
+	return a ? attached_intact(a, err) : 0;
 }
 
-static bool ringbuf_intact(struct capture *c, uint32_t ifindex)
+static const char *ringbuf_how(struct capture *c, uint64_t key)
 {
-	for (unsigned int i = 0; i < c->nattached; i++) {
-		struct hook *hooks = c->attached[i].hooks;
+	const char *tap = key >> 32 ? NULL : taps_describe(c->taps, (uint32_t)key);
+	const struct attached *a = find_attached(c, key);
 
-		if (c->attached[i].ifindex != ifindex)
-			continue;
-		if (hook_intact(&hooks[0]) & hook_intact(&hooks[1]))
-			return true;
-		/* An interface that goes is out of the list before its hooks are taken away. */
-		return !interface_exists(ifindex);
-	}
-	return false;
-}
-
-static void ringbuf_detach(struct capture *c, uint32_t ifindex)
-{
-	for (unsigned int i = 0; i < c->nattached; i++) {
-		if (c->attached[i].ifindex != ifindex)
-			continue;
-		detach_hooks(&c->attached[i]);
-		c->attached[i] = c->attached[--c->nattached];
-		forget_rule(c, ifindex);
-		return;
-	}
+	return tap || !a || !c->how.use_xdp    ? tap
+	       : a->hooks[HOOK_XDP].is_generic ? "generic XDP"
+					       : "native XDP";
 }
 
 /*
@@ -481,16 +380,79 @@ static void ringbuf_quiesce(struct capture *c)
 {
 	uint32_t cpu = 0;
 
-	bpf_map_update_elem(bpf_map__fd(c->skel->maps.rings), &cpu, &c->merge.rings[0].fd, BPF_ANY);
-	memset(c->left, 0, sizeof(c->left));
+	bpf_map_update_elem(c->tc.map[MAP_RINGS], &cpu, &c->merge.rings[0].fd, BPF_ANY);
+	rule_table_quiet(&c->rules);
+}
+
+static void ringbuf_detach(struct capture *c, uint64_t key)
+{
+	struct attached *a = find_attached(c, key);
+
+	if (!a)
+		return;
+	attached_close(a);
+	rule_table_remove(&c->rules, key);
+	if (a->tap >= 0) {
+		ringbuf_quiesce(c);
+		taps_detach(c->taps, (uint32_t)key);
+	}
+	*a = c->attached[--c->nattached];
+}
+
+static int ringbuf_set_expression(struct capture *c, uint32_t slot, const struct expression *e,
+				  struct err *err)
+{
+	int r = 0;
+
+	if (!c->how.use_xdp)
+		r = programs_set_expression(&c->tc, slot, e, err);
+	if (c->xdp.object)
+		r = programs_set_expression(&c->xdp, slot, e, err);
+	/* What the verifier takes for one mode it takes for the other. */
+	if (!r && c->generic.object)
+		r = programs_set_expression(&c->generic, slot, e, err);
+	if (!r)
+		r = taps_set_expression(c->taps, slot, e, err);
+	return r;
+}
+
+static int ringbuf_set_rule(struct capture *c, const struct capture_iface *iface, struct err *err)
+{
+	uint64_t key = IFACE_KEY(iface->netns, iface->ifindex);
+	const struct attached *a = find_attached(c, key);
+	struct iface_rule rule = iface->rule;
+	int r;
+
+	if (!a)
+		return 0;
+	rule.ingress_only = a->ingress_only;
+	rule.tap = (uint8_t)MAX(a->tap, 0);
+	r = rule_table_limit(&c->rules, rule.slot, &iface->limit, err);
+	if (r == 0)
+		r = rule_table_change(&c->rules, key, &rule, err);
+	if (r > 0)
+		ringbuf_quiesce(c);
+	return r < 0 ? err_wrap(err, r, "%s", iface->name) : 0;
+}
+
+static void ringbuf_degrade(struct capture *c, const struct degrade *degrade)
+{
+	rule_table_degrade(&c->rules, degrade);
+}
+
+static void ringbuf_work(struct capture *c, struct work *ret)
+{
+	*ret = rule_table_work(&c->rules, c->cpus);
 }
 
 static int ringbuf_counts(struct capture *c, uint32_t slot, enum direction direction,
 			  struct capture_counts *ret)
 {
 	uint32_t key = 2 * slot + (direction == DIRECTION_EGRESS);
+	struct tap_count came, lost;
+	bool tap = direction == DIRECTION_INGRESS && taps_count(c->taps, slot, &came, &lost);
 
-	if (bpf_map_lookup_elem(bpf_map__fd(c->skel->maps.counters), &key, c->per_cpu))
+	if (bpf_map_lookup_elem(c->tc.map[MAP_COUNTERS], &key, c->per_cpu))
 		return -errno;
 	*ret = (struct capture_counts){};
 	for (unsigned int cpu = 0; cpu < c->cpus; cpu++) {
@@ -499,15 +461,17 @@ static int ringbuf_counts(struct capture *c, uint32_t slot, enum direction direc
 			ret->bytes[i] += c->per_cpu[cpu].bytes[i];
 		}
 	}
+	if (tap)
+		taps_correct(ret, &came, &lost);
 	return 0;
 }
 
 static int ringbuf_reset(struct capture *c, uint32_t slot)
 {
+	taps_forget(c->taps, slot);
 	memset(c->per_cpu, 0, c->cpus * sizeof(*c->per_cpu));
 	for (uint32_t key = 2 * slot; key < 2 * slot + 2; key++)
-		if (bpf_map_update_elem(bpf_map__fd(c->skel->maps.counters), &key, c->per_cpu,
-					BPF_ANY))
+		if (bpf_map_update_elem(c->tc.map[MAP_COUNTERS], &key, c->per_cpu, BPF_ANY))
 			return -errno;
 	return 0;
 }
@@ -519,16 +483,17 @@ static bool ringbuf_beat(struct capture *c)
 	c->heartbeat->pid = (uint32_t)getpid();
 	c->heartbeat->pid_ns = c->pid_ns;
 	__atomic_store_n(&c->heartbeat->boottime_ns, now, __ATOMIC_RELEASE);
-	return c->mode != HOOK_CLSACT || !last || now - last < HEARTBEAT_STALE_NS;
+	return c->how.mode != HOOK_CLSACT || !last || now - last < HEARTBEAT_STALE_NS;
 }
 
-static int ringbuf_own_socket(struct capture *c, int fd, struct err *err)
+static int ringbuf_own_socket(struct capture *c, int fd, const struct sockaddr *to, struct err *err)
 {
-	struct own_state *own = &c->skel->bss->own;
+	struct own_state *own = &c->shared->own;
 	abi_u64 *cookies = own->cookies;
 	uint64_t cookie;
 	socklen_t size = sizeof(cookie);
 
+	(void)to;
 	if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size))
 		return err_sys(err, -errno, "cannot tell the agent's own stream from others");
 	pthread_mutex_lock(&c->lock);
@@ -546,18 +511,30 @@ static int ringbuf_own_socket(struct capture *c, int fd, struct err *err)
  * Rings are watched edge-triggered: the kernel's wake-up for a record at the very
  * position that we have read up to is the edge, and drain leaves no doubt about
  * what came before (ring_pending()).
+ *
+ * A tap's sockets have told of their first packet, and wake nobody again: while the reader
+ * lingers, we look how full they get.
  */
 static int ringbuf_wait(struct capture *c, int timeout_ms)
 {
 	struct epoll_event events[16];
-	int n = epoll_wait(c->epoll, events, ARRAY_SIZE(events), timeout_ms);
-	int rings = 0;
+	int rings = 0, n;
 	uint64_t drop;
+
+	while (!(n = epoll_wait(c->epoll, events, ARRAY_SIZE(events),
+				c->tap_news ? MIN(timeout_ms, GLANCE_MS) : timeout_ms)) &&
+	       c->tap_news && timeout_ms > GLANCE_MS) {
+		if (taps_filling(c->taps))
+			return 1;
+		timeout_ms -= GLANCE_MS;
+	}
 
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;
 	for (int i = 0; i < n; i++) {
-		if (!events[i].data.ptr)
+		if (events[i].data.ptr && events[i].data.ptr == c->taps)
+			c->tap_news = true;
+		if (events[i].data.ptr != c)
 			rings++;
 		else if (read(c->event, &drop, sizeof(drop)) < 0 && errno != EAGAIN)
 			return -errno;
@@ -574,10 +551,15 @@ static void ringbuf_wake(struct capture *c)
 		return;
 }
 
-static long ringbuf_drain(struct capture *c, nsec_t horizon, nsec_t boot_to_real,
+static long ringbuf_drain(struct capture *c, nsec_t horizon, const struct wall_map *wall,
 			  capture_block_fn *fn, void *ctx, bool *ret_left)
 {
-	return merge_drain(&c->merge, horizon, boot_to_real, fn, ctx, ret_left);
+	long blocks = merge_drain(&c->merge, horizon, wall, fn, ctx, ret_left);
+
+	/* What is left is not in the sockets any more, so only news are told. */
+	if (c->tap_news && !taps_watch(c->taps, c->epoll, EPOLL_CTL_MOD))
+		c->tap_news = false;
+	return blocks;
 }
 
 const struct capture_ops capture_ringbuf = {
@@ -585,9 +567,15 @@ const struct capture_ops capture_ringbuf = {
 	.open = ringbuf_open,
 	.close = ringbuf_close,
 	.describe = ringbuf_describe,
+	.room = ringbuf_room,
 	.attach = ringbuf_attach,
 	.intact = ringbuf_intact,
+	.how = ringbuf_how,
 	.detach = ringbuf_detach,
+	.set_expression = ringbuf_set_expression,
+	.set_rule = ringbuf_set_rule,
+	.degrade = ringbuf_degrade,
+	.work = ringbuf_work,
 	.quiesce = ringbuf_quiesce,
 	.counts = ringbuf_counts,
 	.reset = ringbuf_reset,

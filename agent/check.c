@@ -1,184 +1,131 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The preflight: a row for each thing that a run needs. One that fails does not keep the others
- * from being tried. Nothing is made: a folder that is not there yet is judged by the one it is
- * to be made in.
+ * The preflight: a row for each thing that a run needs. Rows of the table are printed as they
+ * are found, for some take seconds; the JSON object is printed whole, or not at all.
  */
 #include "check.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <fts.h>
-#include <inttypes.h>
-#include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
 
-#include "agent.h"
-#include "iface.h"
-#include "rtnl.h"
+#include "check_internal.h"
+#include "filters.h"
+#include "sets.h"
+#include "text.h"
 #include "util.h"
 
-static int row(const char *what, int r, const char *text)
+#define ROW_TEXT_MAX 1024
+#define ROW_JSON_MAX (4 * ROW_TEXT_MAX)
+
+static const char *const json_names[] = {"ok", "warn", "failed"};
+static const char *const table_names[] = {"ok", "warn", "FAILED"};
+
+static void row_json(struct check *c, enum check_status status, const char *what,
+		     const char *subject, const char *hint, const char *text)
 {
-	printf("%-12s %-6s %s\n", what, r < 0 ? "FAILED" : "ok", text);
-	return r;
+	char line[ROW_JSON_MAX];
+	struct text t = {.out = line, .size = sizeof(line)};
+
+	text_put(&t, "{");
+	text_json_string(&t, "check", what, ROW_TEXT_MAX);
+	if (subject)
+		text_json_string(&t, "subject", subject, ROW_TEXT_MAX);
+	text_json_string(&t, "status", json_names[status], ROW_TEXT_MAX);
+	text_json_string(&t, "text", text, ROW_TEXT_MAX);
+	text_json_string(&t, "hint", hint ? hint : "", ROW_TEXT_MAX);
+	text_put(&t, "}");
+	if (c->rows.len)
+		buf_put_u8(&c->rows, ',');
+	buf_put(&c->rows, line, t.len);
 }
 
-static int check_capture(const struct config *config)
+static void row_table(enum check_status status, const char *what, const char *subject,
+		      const char *hint, const char *text)
 {
-	struct rules *rules = NULL;
-	struct capture *c = NULL;
-	struct err err;
-	int r = agent_open_capture(config, &rules, &c, &err);
+	char name[512], line[4 * ROW_TEXT_MAX];
+	struct text t = {.out = name, .size = sizeof(name)};
 
-	row("capture", r, r < 0 ? err.text : capture_ringbuf.describe(c));
-	if (c)
-		capture_ringbuf.close(c);
-	rules_free(rules);
-	return r;
+	text_put(&t, "%s%s", what, subject ? " " : "");
+	text_escape(name + t.len, sizeof(name) - t.len, subject ? subject : "");
+	/* Some of it a collector may have said, or somebody given to an interface as its name. */
+	text_escape(line, sizeof(line), text);
+	printf("%-24s %-6s %s%s%s\n", name, table_names[status], line, hint ? " -> " : "",
+	       hint ? hint : "");
+	fflush(stdout);
 }
 
-struct wanted {
-	const struct config *config;
-	char names[256];
-	size_t n;
-};
-
-static void note_wanted(void *ctx, const struct rtnl_link *link)
+void check_row(struct check *c, enum check_status status, const char *what, const char *subject,
+	       const char *hint, const char *fmt, ...)
 {
-	struct wanted *w = ctx;
-	size_t len = strlen(w->names);
+	char text[ROW_TEXT_MAX];
+	va_list ap;
 
-	if (!link->up || !iface_link_type(link->type) ||
-	    !config_wants_interface(w->config, link->name, link->loopback))
-		return;
-	w->n++;
-	snprintf(w->names + len, sizeof(w->names) - len, " %s", link->name);
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (status == CHECK_FAILED)
+		c->failed++;
+	if (c->json)
+		row_json(c, status, what, subject, hint, text);
+	else
+		row_table(status, what, subject, hint, text);
 }
 
-static int check_interfaces(const struct config *config)
+/* All its errors go to stderr, as at a start; the first is in the row. */
+static struct config *check_config(struct check *c, const char *path)
 {
-	struct wanted wanted = {.config = config};
-	struct rtnl *rtnl = NULL;
-	struct err err;
-	int r = rtnl_new(&rtnl, &err);
+	_cleanup_free_ char *lines = NULL;
+	struct config *config = NULL;
+	struct sets *sets = NULL;
+	size_t size, more = 0;
+	FILE *to = open_memstream(&lines, &size);
+	char *end;
 
-	if (r == 0)
-		r = rtnl_list(rtnl, note_wanted, &wanted, &err);
-	rtnl_free(rtnl);
-	if (r < 0)
-		return row("interfaces", r, err.text);
-	return row("interfaces", 0, wanted.n ? wanted.names + 1 : "none is up and wanted now");
-}
-
-static int check_tls(const struct config *config)
-{
-	const struct tls_config tls = config_tls(config);
-	struct tls_context *ctx = NULL;
-	struct err err;
-	int r = tls_context_new(TLS_AGENT, &tls, &ctx, &err);
-
-	tls_context_free(ctx);
-	return row("tls", r,
-		   r < 0         ? err.text
-		   : !tls.enable ? "off: plain text"
-		   : tls.psk     ? "shared key"
-				 : "certificates");
-}
-
-/* Bytes of the files below @path. What cannot be looked at does not count. */
-static uint64_t bytes_below(char *path)
-{
-	char *const paths[] = {path, NULL};
-	FTS *fts = fts_open(paths, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
-	uint64_t bytes = 0;
-	FTSENT *e;
-
-	while (fts && (e = fts_read(fts)))
-		if (e->fts_info == FTS_F)
-			bytes += (uint64_t)e->fts_statp->st_size;
-	if (fts)
-		fts_close(fts);
-	return bytes;
-}
-
-static bool is_in_use(const char *path)
-{
-	_cleanup_close_ int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_close_ int fd = openat(dir, "lock", O_RDONLY | O_CLOEXEC);
-
-	return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-}
-
-/* The folder that would be written to first: @path, or the one that it is to be made in. */
-static int writable_folder(const char *path, char ret[PATH_MAX], struct err *err)
-{
-	struct stat st;
-	char *slash;
-
-	snprintf(ret, PATH_MAX, "%s", path);
-	if (stat(path, &st) < 0 && errno == ENOENT) {
-		while ((slash = strrchr(ret, '/')) && slash != ret && !slash[1])
-			*slash = '\0';
-		if (!slash)
-			snprintf(ret, PATH_MAX, ".");
-		else
-			slash[slash == ret] = '\0';
+	if (!to) {
+		check_row(c, CHECK_FAILED, "configuration", NULL, NULL, "out of memory");
+		return NULL;
 	}
-	if (stat(ret, &st) < 0)
-		return err_sys(err, -errno, "\"%s\"", ret);
-	if (!S_ISDIR(st.st_mode))
-		return err_sys(err, -ENOTDIR, "\"%s\"", ret);
-	if (faccessat(AT_FDCWD, ret, R_OK | W_OK | X_OK, AT_EACCESS) < 0)
-		return err_sys(err, -errno, "\"%s\" cannot be written", ret);
-	return 0;
-}
-
-static int check_spool(const struct config *config)
-{
-	char folder[PATH_MAX], text[512];
-	struct statvfs fs;
-	struct err err;
-	uint64_t free_bytes;
-	int r;
-
-	if (config->spool_mode == SPOOL_OFF)
-		return row("spool", 0, "off: frames wait in memory only");
-	r = writable_folder(config->spool_path, folder, &err);
-	if (r < 0)
-		return row("spool", r, err.text);
-	if (statvfs(folder, &fs) < 0) {
-		r = err_sys(&err, -errno, "\"%s\"", folder);
-		return row("spool", r, err.text);
+	if (config_load(path, filters_check, &sets, &config, to) < 0)
+		config = NULL;
+	sets_free(sets);
+	fclose(to);
+	if (config) {
+		check_row(c, CHECK_OK, "configuration", NULL, NULL, "\"%s\" is read and consistent",
+			  path);
+		return config;
 	}
-	free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-	if (free_bytes < config->spool_min_free)
-		r = -ENOSPC;
-	snprintf(text, sizeof(text),
-		 "\"%.200s\"%s: %" PRIu64 " of %" PRIu64 " bytes used; %" PRIu64
-		 " are free in the file system, %" PRIu64 " are to stay free%s",
-		 config->spool_path, strcmp(folder, config->spool_path) != 0 ? " (to be made)" : "",
-		 bytes_below(config->spool_path), config->spool_max_bytes, free_bytes,
-		 config->spool_min_free,
-		 is_in_use(config->spool_path) ? "; in use now: that agent has to stop first" : "");
-	return row("spool", r, text);
+	fputs(lines, stderr);
+	end = strchrnul(lines, '\n');
+	for (const char *p = end; *p && p[1]; p = strchrnul(p + 1, '\n'))
+		more++;
+	*end = '\0';
+	if (more)
+		check_row(c, CHECK_FAILED, "configuration", NULL, "see ps-agent.yaml(5)",
+			  "%s (and %zu more)", lines, more);
+	else
+		check_row(c, CHECK_FAILED, "configuration", NULL, "see ps-agent.yaml(5)", "%s",
+			  lines);
+	return NULL;
 }
 
-int agent_check(const struct config *config)
+bool agent_check(const char *path, bool json)
 {
-	const int results[] = {
-		row("config", 0, "read and consistent"),
-		check_capture(config),
-		check_interfaces(config),
-		config->servers.n ? check_tls(config) : 0,
-		config->servers.n ? check_spool(config) : 0,
-	};
+	struct check c = {.json = json};
+	struct config *config = check_config(&c, path);
 
-	for (size_t i = 0; i < ARRAY_SIZE(results); i++)
-		if (results[i] < 0)
-			return results[i];
-	return 0;
+	c.config = config;
+	check_host(&c);
+	if (config) {
+		check_capture(&c);
+		check_credentials(&c);
+		check_collectors(&c);
+		check_files(&c);
+	}
+	if (json && !buf_failed(&c.rows))
+		printf("{\"ok\":%s,\"checks\":[%.*s]}\n", c.failed ? "false" : "true",
+		       (int)c.rows.len, (const char *)c.rows.data);
+	buf_free(&c.rows);
+	tls_context_free(c.tls);
+	config_free(config);
+	return !c.failed;
 }

@@ -3,13 +3,14 @@
 #ifndef PS_CHECK_H
 #define PS_CHECK_H
 
-#include "config.h"
+#include <stdbool.h>
 
 /*
- * Try everything that a run needs and undo it: rights, BPF, interfaces, credentials, spool.
- * Prints a table on stdout, attaches nothing, leaves nothing behind. 0 when a run would work,
- * else -errno.
+ * Try everything that a run with the configuration file @path needs, and undo it: rights, BPF,
+ * hooks, network namespaces, interfaces, memory, clock, credentials, collectors, files. Prints a
+ * table on stdout, or with @json one object; errors in the configuration go to stderr too. Nothing
+ * stays attached and no file is made. True when a run would work.
  */
-int agent_check(const struct config *config);
+bool agent_check(const char *path, bool json);
 
 #endif

@@ -13,9 +13,13 @@
 #include <errno.h>
 #include <fnmatch.h>
 #include <limits.h>
+#include <net/if.h>
 
 #include "abi.h"
 #include "credentials.h"
+#include "hook.h"
+#include "netns_list.h"
+#include "point.h"
 #include "stream.h"
 #include "util.h"
 
@@ -26,6 +30,8 @@ struct file {
 	uint64_t server_port;
 	nsec_t wait_sec, wait_ms;
 	int precision;
+	config_filter_fn *check; /* NULL: expressions are not looked at */
+	void *check_ctx;
 };
 
 static const char *const pcap_modes[] = {
@@ -35,7 +41,24 @@ static const char *const pcap_modes[] = {
 	NULL,
 };
 static const char *const backends[] = {
-	[BACKEND_AUTO] = "auto", [BACKEND_TC] = "tc", "!xdp", "!pcap", NULL,
+	[BACKEND_AUTO] = "auto",
+	[BACKEND_TC] = "tc",
+	[BACKEND_XDP] = "xdp",
+	[BACKEND_PCAP] = "pcap",
+	NULL,
+};
+static const char *const xdp_modes[] = {
+	[XDP_AUTO] = "auto",
+	[XDP_NATIVE] = "native",
+	[XDP_GENERIC] = "generic",
+	NULL,
+};
+static const char *const points[] = {
+	[POINT_ALL] = "all",
+	[POINT_WIRE] = "wire",
+	[POINT_HOST] = "host",
+	[POINT_POD] = "pod",
+	NULL,
 };
 enum { PRECISION_NANO, PRECISION_MICRO };
 static const char *const precisions[] = {
@@ -50,10 +73,29 @@ static const char *const spool_modes[] = {
 	NULL,
 };
 
+static const char *const tap_unmatched[] = {
+	[TAP_PASS] = "pass",
+	[TAP_DROP] = "drop",
+	NULL,
+};
+
 /* What spool.h puts behind the path, and more. */
 #define SPOOL_NAMES 64
 
-#define AT(member) offsetof(struct file, member)
+#define AT(member)     offsetof(struct file, member)
+#define AT_ALL(member) offsetof(struct file, c.selection.member)
+#define AT_ONE(member) offsetof(struct selection, member)
+#define PATTERNS_MAX   256
+#define SETS_MAX       64
+
+static const struct yaml_key selection_keys[] = {SELECTION_KEYS(AT_ONE)};
+
+static const struct yaml_key set_keys[] = {
+	{"file", YAML_STRING, offsetof(struct config_set, file), .max = PATH_MAX - 1,
+	 .help = "an address or network per line"},
+	{"addresses", YAML_STRINGS, offsetof(struct config_set, addresses), .max = 64,
+	 .help = "addresses and networks"},
+};
 
 static const struct yaml_key keys[] = {
 	{"output.server.address", YAML_STRING, AT(server_host), .max = 253,
@@ -87,6 +129,8 @@ static const struct yaml_key keys[] = {
 	 .help = "name of this agent"},
 	{"logFilename", YAML_STRING, AT(c.log_filename), .max = PATH_MAX - 1,
 	 .help = "file of the log"},
+	{"sandbox", YAML_BOOL, AT(c.sandbox), .fallback = "true",
+	 .help = "rights and system calls that are not needed are given up"},
 	{"timestampPrecision", YAML_ENUM, AT(precision), .names = precisions, .fallback = "nano",
 	 .help = "of the time stamps in output.file"},
 	{"shutdownTimeout", YAML_DURATION, AT(c.shutdown_timeout), .max = 600 * NSEC_PER_SEC,
@@ -119,6 +163,8 @@ static const struct yaml_key keys[] = {
 
 	{"backend", YAML_ENUM, AT(c.backend), .names = backends, .fallback = "auto",
 	 .help = "how packets are captured"},
+	{"xdpMode", YAML_ENUM, AT(c.xdp_mode), .names = xdp_modes, .fallback = "auto",
+	 .help = "with backend xdp: in the driver or behind it"},
 	{"interfaces", YAML_STRINGS, AT(c.interfaces), .max = STREAM_NAME_MAX,
 	 .help = "patterns of interfaces"},
 	{"captureLoopback", YAML_BOOL, AT(c.capture_loopback), .fallback = "false",
@@ -129,8 +175,30 @@ static const struct yaml_key keys[] = {
 	{"captureInterfacesPorts", YAML_PORTS_MAP, AT(c.interface_ports),
 	 .help = "ports of single interfaces"},
 	{"ignorePorts", YAML_PORTS, AT(c.ignore_ports), .help = "ports never captured"},
-	{"filter", YAML_UNSUPPORTED, .help = "pcap-filter(7) expression"},
-	{"taps", YAML_UNSUPPORTED, .help = "interfaces that only monitor"},
+	SELECTION_KEYS(AT_ALL),
+	{"perInterface", YAML_BLOCKS, AT(c.per_interface), .max = PATTERNS_MAX,
+	 .sub = selection_keys, .n_sub = ARRAY_SIZE(selection_keys),
+	 .sub_size = sizeof(struct selection), .help = "the same keys for interfaces by pattern"},
+	{"sets", YAML_BLOCKS, AT(c.sets), .max = SETS_MAX, .sub = set_keys,
+	 .n_sub = ARRAY_SIZE(set_keys), .sub_size = sizeof(struct config_set),
+	 .help = "named sets of addresses"},
+	{"maxSetEntries", YAML_UINT, AT(c.max_set_entries), .min = 1, .max = 16u << 20,
+	 .fallback = "1000000", .help = "addresses in a set, per family"},
+	{"dedupWindow", YAML_DURATION, AT(c.dedup_window), .max = NSEC_PER_SEC,
+	 .unit = NSEC_PER_MSEC, .fallback = "0",
+	 .help = "keep one of packets that are equal on several interfaces"},
+	{"cpuBudget", YAML_PERCENT, AT(c.cpu_budget), .min = 1, .max = 10000,
+	 .help = "share of one CPU that the agent may take"},
+	{"bandwidthBudget", YAML_RATE, AT(c.bandwidth_budget), .min = 100000, .max = 1ull << 40,
+	 .help = "highest rate of the stream to the collector"},
+	{"netns", YAML_STRINGS, AT(c.netns), .max = PATH_MAX - 1,
+	 .help = "paths of network namespaces to capture in"},
+	{"capturePoint", YAML_ENUM, AT(c.point), .names = points, .fallback = "all",
+	 .help = "where packets that cross several interfaces are captured"},
+	{"taps", YAML_STRINGS, AT(c.taps), .max = IF_NAMESIZE - 1,
+	 .help = "interfaces that only monitor"},
+	{"tapUnmatched", YAML_ENUM, AT(c.tap_unmatched), .names = tap_unmatched, .fallback = "pass",
+	 .help = "what becomes of packets of taps that are not wanted"},
 	{"metrics", YAML_UNSUPPORTED, .help = "HTTP listener for metrics"},
 
 	{"input", YAML_FOREIGN, .help = "ps-collector"},
@@ -189,6 +257,13 @@ static uint64_t segment_max(const struct config *c)
 	return c->spool_max_bytes / 4;
 }
 
+static void check_budget(struct yaml_errors *errors)
+{
+	if (yaml_was_set(errors, "bandwidthBudget") && !yaml_was_set(errors, "output.server") &&
+	    !yaml_was_set(errors, "output.servers"))
+		yaml_error(errors, "bandwidthBudget", "there is no collector to send to");
+}
+
 static void check_spool(const struct config *c, struct yaml_errors *errors)
 {
 	if (!yaml_was_set(errors, "spool"))
@@ -241,6 +316,86 @@ static void check_interfaces(const struct config *c, struct yaml_errors *errors)
 		if (strcmp(c->interfaces.v[i], "!") == 0)
 			yaml_error(errors, "interfaces", "\"!\" leaves out nothing");
 	}
+	netns_list_check(&c->netns, errors);
+}
+
+static void check_taps(const struct config *c, struct yaml_errors *errors)
+{
+#ifndef HAVE_XDP
+	if (c->taps.n)
+		yaml_error(errors, "taps", "this build has no AF_XDP, for want of libxdp");
+#endif
+	if (c->taps.n && c->backend == BACKEND_PCAP)
+		yaml_error(errors, "taps",
+			   "need BPF programs, and backend pcap works without them");
+	if (c->taps.n > TAPS_MAX)
+		yaml_error(errors, "taps", "%zu taps, at most %u are possible", c->taps.n,
+			   TAPS_MAX);
+	for (size_t i = 0; i < c->taps.n; i++) {
+		if (strpbrk(c->taps.v[i], "*?[!"))
+			yaml_error(errors, "taps", "\"%s\" is a pattern: a tap has its exact name",
+				   c->taps.v[i]);
+		else if (strcmp(c->taps.v[i], "lo") == 0)
+			yaml_error(errors, "taps", "\"lo\" cannot be taken from the host");
+		for (size_t k = 0; k < i; k++)
+			if (strcmp(c->taps.v[i], c->taps.v[k]) == 0)
+				yaml_error(errors, "taps", "\"%s\" is there twice", c->taps.v[i]);
+	}
+}
+
+static void check_selections(const struct config *c, struct yaml_errors *errors)
+{
+	char block[128];
+
+	selection_check(&c->selection, "", errors);
+	for (size_t i = 0; i < c->per_interface.n; i++) {
+		snprintf(block, sizeof(block), "perInterface.%s", c->per_interface.v[i].name);
+		selection_check(c->per_interface.v[i].value, block, errors);
+	}
+}
+
+static void check_filter(const struct file *f, const char *text, const char *block,
+			 struct yaml_errors *errors)
+{
+	char path[128];
+	struct err err;
+
+	snprintf(path, sizeof(path), "%s%sfilter", block, *block ? "." : "");
+	if (text && f->check && f->check(f->check_ctx, &f->c, text, &err) < 0)
+		yaml_error(errors, path, "%s", err.text);
+}
+
+static void check_filters(const struct file *f, struct yaml_errors *errors)
+{
+	char block[128];
+
+	check_filter(f, f->c.selection.filter, "", errors);
+	for (size_t i = 0; i < f->c.per_interface.n; i++) {
+		const struct selection *s = f->c.per_interface.v[i].value;
+
+		snprintf(block, sizeof(block), "perInterface.%s", f->c.per_interface.v[i].name);
+		check_filter(f, s->filter, block, errors);
+	}
+}
+
+static void check_sets(const struct config *c, struct yaml_errors *errors)
+{
+	char block[128];
+
+	for (size_t i = 0; i < c->sets.n; i++) {
+		const struct config_set *set = c->sets.v[i].value;
+
+		snprintf(block, sizeof(block), "sets.%s", c->sets.v[i].name);
+		if (!set->file == !set->addresses.n)
+			yaml_error(errors, block, "either file or addresses is needed");
+	}
+}
+
+uint64_t config_block_bytes(const struct config *c)
+{
+	uint64_t quarter = c->bandwidth_budget / 8 / 4;
+
+	return quarter ? MIN(c->block_bytes, quarter) : c->block_bytes;
 }
 
 /* The one server of output.server makes a list too. */
@@ -266,8 +421,14 @@ static int finish(void *into, struct yaml_errors *errors)
 
 	check_output(c, errors);
 	check_spool(c, errors);
+	check_budget(errors);
 	check_ports(c, errors);
 	check_interfaces(c, errors);
+	check_taps(c, errors);
+	check_selections(c, errors);
+	check_sets(c, errors);
+	if (!yaml_errors_count(errors))
+		check_filters(f, errors);
 	if (yaml_errors_count(errors))
 		return -EINVAL;
 
@@ -291,13 +452,16 @@ static int finish(void *into, struct yaml_errors *errors)
 	return 0;
 }
 
-static int load(const char *name, const char *text, size_t size, struct config **ret, FILE *to)
+static int load(const char *name, const char *text, size_t size, config_filter_fn *check, void *ctx,
+		struct config **ret, FILE *to)
 {
 	struct file *f = calloc(1, sizeof(*f));
 	int r;
 
 	if (!f)
 		return -ENOMEM;
+	f->check = check;
+	f->check_ctx = ctx;
 	r = yaml_read(name, text, size, keys, ARRAY_SIZE(keys), f, finish, to);
 	if (r < 0)
 		config_free(&f->c);
@@ -306,14 +470,38 @@ static int load(const char *name, const char *text, size_t size, struct config *
 	return r;
 }
 
-int config_load(const char *path, struct config **ret, FILE *to)
+int config_load(const char *path, config_filter_fn *check, void *ctx, struct config **ret, FILE *to)
 {
-	return load(path, NULL, 0, ret, to);
+	int r = load(path, NULL, 0, check, ctx, ret, to);
+
+	if (r == 0)
+		(*ret)->path = strdup(path);
+	return r;
 }
 
 int config_parse(const char *name, const char *text, size_t size, struct config **ret, FILE *to)
 {
-	return load(name, size ? text : "", size, ret, to);
+	return load(name, size ? text : "", size, NULL, NULL, ret, to);
+}
+
+/* What filters_rule() gives out, and what the governor takes. */
+static bool is_live(const struct yaml_key *key)
+{
+	return key->offset == AT_ALL(filter) || key->offset == AT_ALL(slice_text) ||
+	       key->offset == AT_ALL(sample) || key->offset == AT_ALL(sample_flows) ||
+	       key->offset == AT(c.max_set_entries) || key->offset == AT(c.cpu_budget) ||
+	       key->offset == AT(c.bandwidth_budget);
+}
+
+void config_changes(const struct config *was, const struct config *is,
+		    void (*fn)(void *ctx, const char *key), void *ctx)
+{
+	/* Each is the first member of a struct file. */
+	const void *a = was, *b = is;
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (!is_live(&keys[i]) && !yaml_same(&keys[i], a, b))
+			fn(ctx, keys[i].path);
 }
 
 struct config *config_free(struct config *c)
@@ -323,6 +511,7 @@ struct config *config_free(struct config *c)
 	if (!c)
 		return NULL;
 	f = container_of(c, struct file, c);
+	free(c->path);
 	if (c->auth_key)
 		explicit_bzero(c->auth_key, strlen(c->auth_key));
 	yaml_release(keys, ARRAY_SIZE(keys), f);
@@ -380,12 +569,20 @@ static bool has_ports(const struct config *c, const char *name, bool *exact)
 	return matched;
 }
 
+bool config_is_tap(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->taps.n; i++)
+		if (strcmp(c->taps.v[i], name) == 0)
+			return true;
+	return false;
+}
+
 bool config_wants_interface(const struct config *c, const char *name, bool loopback)
 {
 	bool exact = false;
 	bool ports = has_ports(c, name, &exact);
 
-	if (!selected(c, name, &exact))
+	if (!config_is_tap(c, name) && !selected(c, name, &exact))
 		return false;
 	if (loopback && !exact && !c->capture_loopback)
 		return false;

@@ -6,14 +6,16 @@
 
 #include "agent.h"
 #include "check.h"
+#include "filters.h"
 #include "gzip.h"
 #include "log.h"
+#include "sets.h"
 #include "util.h"
 
 enum { EXIT_OK, EXIT_RUNTIME, EXIT_USAGE };
 
 static const char usage[] =
-	"usage: ps-agent --config FILE [--check]\n"
+	"usage: ps-agent --config FILE [--check [--json]]\n"
 	"\n"
 	"Captures packets in the kernel and streams them to ps-collector.\n"
 	"\n"
@@ -25,10 +27,11 @@ static const char usage[] =
 
 int main(int argc, char **argv)
 {
-	enum { OPT_CHECK = 256, OPT_DEBUG, OPT_VERSION, OPT_HELP };
+	enum { OPT_CHECK = 256, OPT_JSON, OPT_DEBUG, OPT_VERSION, OPT_HELP };
 	static const struct option options[] = {
 		{"config", required_argument, NULL, 'c'},
 		{"check", no_argument, NULL, OPT_CHECK},
+		{"json", no_argument, NULL, OPT_JSON},
 		{"debug", no_argument, NULL, OPT_DEBUG},
 		{"version", no_argument, NULL, OPT_VERSION},
 		{"help", no_argument, NULL, OPT_HELP},
@@ -36,7 +39,8 @@ int main(int argc, char **argv)
 	};
 	const char *path = NULL;
 	struct config *config;
-	bool check = false;
+	struct sets *sets = NULL;
+	bool check = false, json = false;
 	struct err err = {};
 	int opt, r;
 
@@ -47,6 +51,9 @@ int main(int argc, char **argv)
 			break;
 		case OPT_CHECK:
 			check = true;
+			break;
+		case OPT_JSON:
+			json = true;
 			break;
 		case OPT_DEBUG:
 			log_set_level(LOG_LEVEL_DEBUG);
@@ -63,17 +70,16 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
-	if (!path || optind != argc) {
+	if (!path || optind != argc || (json && !check)) {
 		fputs(usage, stderr);
 		return EXIT_USAGE;
 	}
-	if (config_load(path, &config, stderr) < 0)
-		return check ? EXIT_RUNTIME : EXIT_USAGE;
-	if (check) {
-		r = agent_check(config);
-		config_free(config);
-		return r < 0 ? EXIT_RUNTIME : EXIT_OK;
-	}
+	if (check)
+		return agent_check(path, json) ? EXIT_OK : EXIT_RUNTIME;
+	r = config_load(path, filters_check, &sets, &config, stderr);
+	sets_free(sets);
+	if (r < 0)
+		return EXIT_USAGE;
 	r = log_open(config->log_filename, &err);
 	if (r == 0)
 		r = agent_run(config, &err);

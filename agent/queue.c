@@ -33,7 +33,7 @@ struct queue {
 	uint8_t *ring;
 	size_t size;
 	size_t head, tail, used; /* oldest record, free space, bytes between */
-	uint64_t next_seq;
+	uint64_t next_seq, pushed;
 	int fd;
 	int watch_fd; /* -1: none */
 	size_t watch_level;
@@ -158,6 +158,7 @@ int queue_push(struct queue *q, const struct stream_header *header, const void *
 		memcpy(p + head_len, body, body_len);
 	q->tail = offset + size;
 	q->used += size;
+	q->pushed += wire_size;
 	if (before <= q->watch_level && q->used > q->watch_level)
 		watch_fd = q->watch_fd;
 	pthread_mutex_unlock(&q->lock);
@@ -302,6 +303,16 @@ size_t queue_bytes(struct queue *q)
 size_t queue_capacity(const struct queue *q)
 {
 	return q->size;
+}
+
+uint64_t queue_pushed(struct queue *q)
+{
+	uint64_t pushed;
+
+	pthread_mutex_lock(&q->lock);
+	pushed = q->pushed;
+	pthread_mutex_unlock(&q->lock);
+	return pushed;
 }
 
 bool queue_half_full(struct queue *q)

@@ -49,6 +49,7 @@ uint64_t queue_first_seq(struct queue *q); /* of the oldest, or the next to come
 uint64_t queue_next_seq(struct queue *q);
 size_t queue_bytes(struct queue *q);          /* in use */
 size_t queue_capacity(const struct queue *q); /* of all */
+uint64_t queue_pushed(struct queue *q);       /* bytes of all messages so far */
 bool queue_half_full(struct queue *q);
 /* Readable (eventfd) after a push; the uplink reads it away. */
 int queue_fd(const struct queue *q);

@@ -36,13 +36,16 @@ struct reader {
 	int done_fd; /* eventfd: readable when the thread has done its work */
 
 	struct batch batch;
-	nsec_t batch_due; /* CLOCK_BOOTTIME */
-	nsec_t boot_to_real;
+	nsec_t batch_due;     /* CLOCK_BOOTTIME */
+	nsec_t now;           /* ... before the last look at the clocks */
+	struct wall_map wall; /* what that said */
 	struct gzip *gzip;
 	uint8_t *packed;
 	bool output_failing;
 	nsec_t told_output; /* when that was said last */
 	bool queue_full;    /* said so already */
+	struct reader_totals totals;
+	_Atomic uint64_t packets, kept, whole; /* of totals, after each drain */
 };
 
 int reader_new(const struct reader_config *config, struct reader **ret, struct err *err)
@@ -184,9 +187,39 @@ static int take(void *ctx, const struct epb_header *header, const void *rest)
 		deliver(r);
 		batch_add(&r->batch, header, rest);
 	}
+	r->totals.packets++;
+	r->totals.kept += header->caplen;
+	r->totals.whole += MIN(header->len, r->config.snaplen);
+	/* That of a former era comes out wrong, but in the past. */
 	if (r->batch.head.packets == 1)
-		r->batch_due = r->batch.head.first - r->boot_to_real + r->config.gather_max_wait;
+		r->batch_due = MIN(r->batch.head.first - wall_offset(&r->wall), r->now) +
+			       r->config.gather_max_wait;
 	return 0;
+}
+
+static void publish_totals(struct reader *r)
+{
+	atomic_store_explicit(&r->packets, r->totals.packets, memory_order_relaxed);
+	atomic_store_explicit(&r->kept, r->totals.kept, memory_order_relaxed);
+	atomic_store_explicit(&r->whole, r->totals.whole, memory_order_relaxed);
+}
+
+struct reader_totals reader_totals(struct reader *r)
+{
+	return (struct reader_totals){
+		.packets = atomic_load_explicit(&r->packets, memory_order_relaxed),
+		.kept = atomic_load_explicit(&r->kept, memory_order_relaxed),
+		.whole = atomic_load_explicit(&r->whole, memory_order_relaxed),
+	};
+}
+
+static void drain(struct reader *r, nsec_t settle, bool *ret_left)
+{
+	/* In this order: what is stamped up to now is of no later era than the newest. */
+	r->now = clock_boottime();
+	wallclock_look(r->config.wallclock, &r->wall);
+	r->config.ops->drain(r->config.capture, settle ? r->now - settle : UINT64_MAX, &r->wall,
+			     take, r, ret_left);
 }
 
 static int ms_until(nsec_t due, nsec_t now)
@@ -206,19 +239,16 @@ static void *run(void *arg)
 		int timeout = left                     ? LINGER_MS
 			      : batch_empty(&r->batch) ? -1
 						       : ms_until(r->batch_due, clock_boottime());
-		nsec_t now;
 
 		if (ops->wait(c, timeout) > 0 && !atomic_load(&r->stopping))
 			ops->wait(c, LINGER_MS);
-		now = clock_boottime();
-		r->boot_to_real = clock_boot_to_real();
-		ops->drain(c, now - SETTLE, r->boot_to_real, take, r, &left);
-		if (!batch_empty(&r->batch) && now >= r->batch_due)
+		drain(r, SETTLE, &left);
+		publish_totals(r);
+		if (!batch_empty(&r->batch) && r->now >= r->batch_due)
 			deliver(r);
 	}
 
-	r->boot_to_real = clock_boot_to_real();
-	ops->drain(c, UINT64_MAX, r->boot_to_real, take, r, &left);
+	drain(r, 0, &left);
 	deliver(r);
 	event_signal(r->done_fd);
 	return NULL;

@@ -10,12 +10,14 @@
 #include "capture.h"
 #include "output.h"
 #include "queue.h"
+#include "wallclock.h"
 
 struct reader;
 
 struct reader_config {
 	const struct capture_ops *ops;
 	struct capture *capture;
+	struct wallclock *wallclock;
 	struct book *book;
 	struct queue *queue;   /* NULL: no collector, the file is all */
 	struct output *output; /* NULL: no file */
@@ -32,5 +34,12 @@ int reader_start(struct reader *r, struct err *err);
  */
 void reader_stop(struct reader *r, nsec_t patience);
 struct reader *reader_free(struct reader *r);
+
+/* What came out of the rings so far. For any thread. */
+struct reader_totals {
+	uint64_t packets, kept; /* bytes of them that were kept */
+	uint64_t whole;         /* that the snap length alone would have kept */
+};
+struct reader_totals reader_totals(struct reader *r);
 
 #endif

@@ -2,39 +2,45 @@
 #include "rtnl.h"
 
 #include <errno.h>
-#include <libmnl/libmnl.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
+#include "nl.h"
 #include "util.h"
 
-#define BUFFER_BYTES         32768
 #define READ_AT_ONCE         64
+#define DISCARD_MAX          65536     /* more than the buffer holds */
 #define MONITOR_BUFFER_BYTES (4 << 20) /* a node may get hundreds of pods at once */
 
 struct rtnl {
-	struct mnl_socket *monitor;
-	uint8_t buffer[BUFFER_BYTES];
+	int netns_fd;
+	int fd; /* of the monitor */
+	uint8_t buffer[NL_BUFFER] __attribute__((aligned(8)));
 };
 
-int rtnl_new(struct rtnl **ret, struct err *err)
+int rtnl_new(int netns_fd, struct rtnl **ret, struct err *err)
 {
+	const struct sockaddr_nl links = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
 	struct rtnl *r = calloc(1, sizeof(*r));
 	int size = MONITOR_BUFFER_BYTES, e;
 
 	if (!r)
 		return err_set(err, -ENOMEM, "out of memory");
-	r->monitor = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (!r->monitor || mnl_socket_bind(r->monitor, RTMGRP_LINK, MNL_SOCKET_AUTOPID) < 0) {
-		e = -errno;
+	r->netns_fd = netns_fd;
+	r->fd = e = nl_open(netns_fd, SOCK_NONBLOCK, err);
+	if (e >= 0 && bind(r->fd, (const struct sockaddr *)&links, sizeof(links)) < 0)
+		e = err_sys(err, -errno, "cannot watch the network interfaces");
+	if (e < 0) {
 		rtnl_free(r);
-		return err_sys(err, e, "cannot watch the network interfaces");
+		return e;
 	}
 	/* FORCE needs CAP_NET_ADMIN; without it the default size does, with more listing. */
-	if (setsockopt(rtnl_fd(r), SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
-		setsockopt(rtnl_fd(r), SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	if (setsockopt(r->fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size)) < 0)
+		setsockopt(r->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
 	*ret = r;
 	return 0;
 }
@@ -43,15 +49,27 @@ struct rtnl *rtnl_free(struct rtnl *r)
 {
 	if (!r)
 		return NULL;
-	if (r->monitor)
-		mnl_socket_close(r->monitor);
+	if (r->fd >= 0)
+		close(r->fd);
 	free(r);
 	return NULL;
 }
 
 int rtnl_fd(const struct rtnl *r)
 {
-	return mnl_socket_get_fd(r->monitor);
+	return r->fd;
+}
+
+static void read_link_info(const struct nlattr *info, struct rtnl_link *link)
+{
+	const struct nlattr *attr;
+
+	mnl_attr_for_each_nested(attr, info)
+	{
+		if (mnl_attr_get_type(attr) == IFLA_INFO_KIND &&
+		    !mnl_attr_validate(attr, MNL_TYPE_NUL_STRING))
+			snprintf(link->kind, sizeof(link->kind), "%s", mnl_attr_get_str(attr));
+	}
 }
 
 struct call {
@@ -87,6 +105,15 @@ static int on_message(const struct nlmsghdr *nlh, void *data)
 			if (mnl_attr_get_payload_len(attr) == sizeof(link.mac))
 				memcpy(link.mac, mnl_attr_get_payload(attr), sizeof(link.mac));
 			break;
+		case IFLA_LINKINFO:
+			read_link_info(attr, &link);
+			break;
+		case IFLA_LINK_NETNSID:
+			link.peer_elsewhere = true;
+			break;
+		case IFLA_PARENT_DEV_NAME:
+			link.has_device = true;
+			break;
 		}
 	}
 	call->fn(call->ctx, &link);
@@ -95,37 +122,25 @@ static int on_message(const struct nlmsghdr *nlh, void *data)
 
 int rtnl_list(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err)
 {
-	struct nlmsghdr *nlh = mnl_nlmsg_put_header(r->buffer);
+	const struct nl_query all = {.type = RTM_GETLINK};
 	struct call call = {fn, ctx};
-	struct mnl_socket *nl;
-	struct ifinfomsg *info;
-	ssize_t n;
-	int e = 0;
+	int e = nl_dump(r->netns_fd, &all, on_message, &call, err);
 
-	nl = mnl_socket_open2(NETLINK_ROUTE, SOCK_CLOEXEC);
-	if (!nl || mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0)
-		goto fail;
-	nlh->nlmsg_type = RTM_GETLINK;
-	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-	info = mnl_nlmsg_put_extra_header(nlh, sizeof(*info));
-	info->ifi_family = AF_UNSPEC;
-	if (mnl_socket_sendto(nl, nlh, nlh->nlmsg_len) < 0)
-		goto fail;
-	do {
-		n = mnl_socket_recvfrom(nl, r->buffer, sizeof(r->buffer));
-		if (n < 0)
-			goto fail;
-		n = mnl_cb_run(r->buffer, (size_t)n, 0, mnl_socket_get_portid(nl), on_message,
-			       &call);
-	} while (n > MNL_CB_STOP);
-	if (n == MNL_CB_STOP)
-		goto out;
-fail:
-	e = err_sys(err, -errno, "cannot list the network interfaces");
-out:
-	if (nl)
-		mnl_socket_close(nl);
-	return e;
+	return e < 0 ? err_wrap(err, e, "cannot list the network interfaces") : 0;
+}
+
+/*
+ * From the first change that finds no room until everything before it has been read, the kernel
+ * leaves out what comes, and says nothing more. So all that waits is void then. False: more came
+ * all the time.
+ */
+static bool discard(struct rtnl *r)
+{
+	ssize_t n = 0;
+
+	for (int i = 0; i < DISCARD_MAX && n != -EAGAIN; i++)
+		n = nl_receive(r->fd, r->buffer, sizeof(r->buffer));
+	return n == -EAGAIN;
 }
 
 int rtnl_read(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err)
@@ -133,12 +148,16 @@ int rtnl_read(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err)
 	struct call call = {fn, ctx};
 
 	for (int i = 0; i < READ_AT_ONCE; i++) {
-		ssize_t n = mnl_socket_recvfrom(r->monitor, r->buffer, sizeof(r->buffer));
+		ssize_t n = nl_receive(r->fd, r->buffer, sizeof(r->buffer));
 
-		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		if (n == -EAGAIN)
 			return 0;
+		if (n == -ENOBUFS && !discard(r))
+			return err_set(err, -EBUSY,
+				       "changes of network interfaces come faster than they can be "
+				       "read");
 		if (n < 0)
-			return err_sys(err, -errno, "cannot read changes of network interfaces");
+			return err_sys(err, (int)n, "cannot read changes of network interfaces");
 		mnl_cb_run(r->buffer, (size_t)n, 0, 0, on_message, &call);
 	}
 	return 0;

@@ -69,10 +69,10 @@ void spool_learn_hello(struct spool_epoch *e, const uint8_t *payload, size_t n)
 
 void spool_learn_meta(struct spool_epoch *e, const uint8_t *payload, size_t n)
 {
-	struct stream_iface iface;
+	struct stream_meta meta;
 
-	if (stream_meta_decode(payload, n, &iface, NULL) == 0)
-		learn_iface(&e->hello, &iface);
+	if (stream_meta_decode(payload, n, &meta, NULL) == 0)
+		learn_iface(&e->hello, &meta.iface);
 }
 
 bool spool_knows(const struct spool_epoch *e, const struct stream_data *head,

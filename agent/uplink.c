@@ -82,6 +82,12 @@ uint64_t uplink_random(uint64_t limit)
 	return random % limit;
 }
 
+void uplink_pace(struct uplink *u, uint64_t bits_per_s)
+{
+	atomic_store(&u->budget, bits_per_s);
+	event_signal(u->wake_fd);
+}
+
 static bool overdue(const struct uplink *u)
 {
 	return atomic_load(&u->stopping) && clock_monotonic() >= atomic_load(&u->stop_deadline);

@@ -31,6 +31,8 @@ struct uplink_config {
 
 int uplink_new(const struct uplink_config *config, struct uplink **ret, struct err *err);
 int uplink_start(struct uplink *u, struct err *err);
+/* Send no more than that from now on; 0: as fast as it goes. */
+void uplink_pace(struct uplink *u, uint64_t bits_per_s);
 /* The credentials may have changed: sessions that would not be let in any more are ended. */
 void uplink_credentials_changed(struct uplink *u);
 /*

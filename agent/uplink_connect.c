@@ -25,12 +25,12 @@
 #define EXPIRY_MARGIN      (30 * NSEC_PER_SEC)
 #define EXPIRY_MARGIN_LAST NSEC_PER_SEC
 
-void uplink_own_socket(void *ctx, int fd)
+void uplink_own_socket(void *ctx, int fd, const struct sockaddr *to)
 {
 	struct uplink *u = ctx;
 	struct err err;
 
-	if (u->config.ops && u->config.ops->own_socket(u->config.capture, fd, &err) < 0)
+	if (u->config.ops && u->config.ops->own_socket(u->config.capture, fd, to, &err) < 0)
 		log_warn("the agent's own stream may be captured: %s", err.text);
 }
 

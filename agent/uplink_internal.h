@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "pace.h"
 #include "probe.h"
 #include "servers.h"
 #include "uplink.h"
@@ -56,6 +57,8 @@ struct uplink_session {
 	uint64_t sent_seq, acked;       /* sent_seq: wholly handed to the connection */
 	struct backlog_message sending; /* what is in u->wire; size 0: nothing */
 	size_t sending_at;
+	size_t piece;      /* that the connection did not take: it has to be the same again */
+	nsec_t paced;      /* the budget allows no more before then; 0: it does */
 	bool begun;        /* some of it may be on its way */
 	nsec_t read_again; /* the backlog could not be read: try again then */
 
@@ -82,6 +85,7 @@ struct uplink {
 	int late_fd; /* timerfd: readable when the time to stop has run out */
 	int wake_fd; /* eventfd: the credentials may have changed */
 	atomic_bool stopping, credentials_changed;
+	_Atomic uint64_t budget;      /* bits per second, as asked for */
 	_Atomic nsec_t stop_deadline; /* CLOCK_MONOTONIC */
 	bool told;                    /* the live epoch's BYE was answered */
 
@@ -105,6 +109,7 @@ struct uplink {
 	struct tls *tls;
 	int fd;
 	struct uplink_session session;
+	struct pace pace;
 	struct buf wire;    /* the message under way */
 	struct buf control; /* PINGs and such, sent between messages */
 	uint8_t *in;
@@ -127,7 +132,7 @@ static inline nsec_t uplink_next_probe(const struct uplink *u)
 int uplink_wait(struct uplink *u, short events, bool backlog_too, nsec_t timeout, struct err *err);
 
 void uplink_put_control(struct uplink *u, uint8_t type, const struct buf *payload);
-/* Send what the connection takes. 1: all of it is sent; 0: not yet. */
+/* Send what connection and budget allow. 1: all of it is sent; 0: not yet. */
 int uplink_send_control(struct uplink *u, struct err *err);
 int uplink_send_message(struct uplink *u, struct err *err);
 /* Read what there is: 1 something, 0 nothing, -errno the connection is over. */
@@ -146,7 +151,9 @@ int uplink_on_error(struct uplink *u, const uint8_t *payload, size_t n, struct e
 int uplink_connect(struct uplink *u, struct err *err);
 void uplink_disconnect(struct uplink *u);
 /* The socket that is about to connect is the agent's own. */
-void uplink_own_socket(void *ctx, int fd);
+void uplink_own_socket(void *ctx, int fd, const struct sockaddr *to);
+/* Take notice of another budget, or of another socket (@fresh). */
+void uplink_heed_budget(struct uplink *u, bool fresh);
 
 /* The session proper: enum uplink_end, or -errno. */
 int uplink_converse(struct uplink *u, struct err *err);

@@ -5,10 +5,11 @@
  * thread.
  *
  * Invariant: a control message is sent only between numbered ones, so the stream never has one
- * message inside another.
+ * message inside another. Control messages do not wait for the budget.
  */
 #include <errno.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include "gzip.h"
 #include "uplink_internal.h"
@@ -64,6 +65,49 @@ static int send_some(struct uplink *u, const struct buf *data, size_t *at, struc
 	return 1;
 }
 
+/*
+ * As long as the budget allows. The collector's stalls must not add up to a burst from the
+ * socket's buffer, so the kernel paces too (uplink_heed_budget()).
+ */
+static int send_paced(struct uplink *u, struct err *err)
+{
+	struct uplink_session *s = &u->session;
+
+	s->paced = 0;
+	while (s->sending_at < u->wire.len) {
+		size_t left = u->wire.len - s->sending_at;
+		nsec_t now = clock_monotonic();
+		ssize_t n;
+
+		if (!s->piece)
+			s->piece = pace_allow(&u->pace, now, left, &s->paced);
+		if (!s->piece)
+			return 0;
+		n = tls_send(u->tls, u->wire.data + s->sending_at, s->piece, err);
+		if (n == -EAGAIN)
+			return 0;
+		if (n < 0)
+			return (int)n;
+		s->piece = 0;
+		s->sending_at += (size_t)n;
+		pace_charge(&u->pace, now, (size_t)n);
+	}
+	return 1;
+}
+
+void uplink_heed_budget(struct uplink *u, bool fresh)
+{
+	uint64_t budget = atomic_load(&u->budget);
+	uint32_t rate = budget ? (uint32_t)MIN(budget / 8, UINT32_MAX - 1) : UINT32_MAX;
+
+	if (budget != u->pace.bits_per_s)
+		pace_set(&u->pace, budget);
+	else if (!fresh || !budget)
+		return;
+	/* It only smooths what the agent bounds: no harm where the kernel cannot. */
+	setsockopt(u->fd, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate));
+}
+
 int uplink_send_control(struct uplink *u, struct err *err)
 {
 	int r;
@@ -86,7 +130,7 @@ int uplink_send_message(struct uplink *u, struct err *err)
 	int r;
 
 	s->begun = true;
-	r = send_some(u, &u->wire, &s->sending_at, err);
+	r = send_paced(u, err);
 	if (r <= 0)
 		return r;
 	s->sent_seq = s->sending.last_seq;

@@ -60,7 +60,7 @@ static void consider_return(struct uplink *u, nsec_t now)
 	}
 	u->probe = probe_free(u->probe);
 	/* The hooks know few sockets, those that they were told of last. */
-	uplink_own_socket(u, u->fd);
+	uplink_own_socket(u, u->fd, NULL);
 }
 
 static void say_bye(struct uplink *u, struct stream_bye bye, nsec_t timeout)

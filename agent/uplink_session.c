@@ -91,7 +91,7 @@ static int load_message(struct uplink *u, struct err *err)
 	return r < 0 ? r : 1;
 }
 
-/* 1: nothing left that could be sent now; 0: the connection is full. */
+/* 1: nothing left that could be sent now; 0: the connection is full, or the budget used up. */
 static int send_waiting(struct uplink *u, struct err *err)
 {
 	struct uplink_session *s = &u->session;
@@ -274,6 +274,8 @@ static nsec_t next_event(const struct uplink *u, nsec_t now)
 		at = MIN(at, s->leave_by > now ? s->leave_by : s->leave_by + UPLINK_BYE_TIMEOUT);
 	if (s->read_again > now)
 		at = MIN(at, s->read_again);
+	if (s->paced)
+		at = MIN(at, s->paced);
 	return at > now ? at - now : NSEC_PER_MSEC;
 }
 
@@ -295,13 +297,14 @@ static int turn(struct uplink *u, short *ret_events, nsec_t *ret_wait, struct er
 		r = check_credentials(u, err);
 	if (r < 0)
 		return r;
+	uplink_heed_budget(u, false);
 	uplink_consider_end(u, now);
 	r = send_waiting(u, err);
 	if (r < 0)
 		return r;
 	/* The message that was under way may have been the last. */
 	uplink_consider_end(u, now);
-	*ret_events = r > 0 && !u->control.len ? POLLIN : POLLIN | POLLOUT;
+	*ret_events = u->session.paced || (r > 0 && !u->control.len) ? POLLIN : POLLIN | POLLOUT;
 	*ret_wait = more ? 0 : next_event(u, now);
 	return uplink_judge_bye(u, now, err);
 }
@@ -311,6 +314,7 @@ int uplink_converse(struct uplink *u, struct err *err)
 	struct uplink_session *s = &u->session;
 
 	s->last_heard = s->last_ping = clock_monotonic();
+	uplink_heed_budget(u, true);
 	for (;;) {
 		nsec_t wait = 0;
 		short events = 0;

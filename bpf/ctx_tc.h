@@ -10,6 +10,7 @@
 #ifndef PS_CTX_TC_H
 #define PS_CTX_TC_H
 
+#include "ctx.h"
 #include "vmlinux.h"
 
 #include <bpf/bpf_endian.h>
@@ -20,23 +21,43 @@
 /* TCX_NEXT and TC_ACT_UNSPEC: the next program or filter decides. */
 #define CTX_PASS -1
 
+/* How many bytes of a packet can be had; no packet is longer. */
+#define CTX_REACH ~0u
+
 /* Bytes in the data, all fragments of the skb together. */
-static __always_inline __u32 ctx_len(const struct ps_ctx *ctx)
+static __always_inline __u32 ctx_len(struct ps_ctx *ctx)
 {
 	return ctx->len;
 }
 
-static __always_inline __u32 ctx_ifindex(const struct ps_ctx *ctx)
+static __always_inline __u32 ctx_ifindex(struct ps_ctx *ctx)
 {
 	return ctx->ifindex;
 }
 
 /* The four bytes of the tag that is in the metadata, as on the wire; 0: none. */
-static __always_inline __be32 ctx_tag(const struct ps_ctx *ctx)
+static __always_inline __be32 ctx_tag(struct ps_ctx *ctx)
 {
 	if (!ctx->vlan_present)
 		return 0;
 	return bpf_htonl((bpf_ntohs((__be16)ctx->vlan_proto) << 16) | (ctx->vlan_tci & 0xffff));
+}
+
+/* What segmentation offload will make of it: the size and number of segments; 0: nothing. */
+static __always_inline __u32 ctx_gso_size(struct ps_ctx *ctx)
+{
+	return ctx->gso_size;
+}
+
+static __always_inline __u32 ctx_gso_segs(struct ps_ctx *ctx)
+{
+	return ctx->gso_segs;
+}
+
+/* Has somebody verified the checksum of the transport header? */
+static __always_inline bool ctx_csum_verified(struct ps_ctx *ctx)
+{
+	return bpf_csum_level(ctx, BPF_CSUM_LEVEL_QUERY) >= 0;
 }
 
 /* Of the sending socket; 0 when it is not known (at ingress, when forwarded). */
@@ -45,18 +66,12 @@ static __always_inline __u64 ctx_socket_cookie(struct ps_ctx *ctx)
 	return bpf_get_socket_cookie(ctx);
 }
 
-/* An end of a TCP connection: the address as in struct addresses, the port in host order. */
-struct ctx_end {
-	__u64 addr[2];
-	__u16 port;
-};
-
 /*
  * The two ends as the sending socket has them, which is not what the packet says
  * when NAT has changed it. False when there is no connected socket.
  */
-static __always_inline bool ctx_socket_ends(const struct ps_ctx *ctx, __u8 family,
-					    struct ctx_end *local, struct ctx_end *peer)
+static __always_inline bool ctx_socket_ends(struct ps_ctx *ctx, __u8 family, struct ctx_end *local,
+					    struct ctx_end *peer)
 {
 	/* Volatile: the verifier allows a load of each member, not of two in one. */
 	const volatile struct bpf_sock *sk = ctx->sk;
@@ -80,30 +95,15 @@ static __always_inline bool ctx_socket_ends(const struct ps_ctx *ctx, __u8 famil
 }
 
 /* Copy @len bytes from @off wherever they are; < 0 when the packet is too short. */
-static __always_inline int ctx_load(const struct ps_ctx *ctx, __u32 off, void *to, __u32 len)
+static __always_inline int ctx_load(struct ps_ctx *ctx, __u32 off, void *to, __u32 len)
 {
 	return bpf_skb_load_bytes(ctx, off, to, len);
 }
 
-/*
- * Copy the object of type *@to from @off: straight out of the linear part when it
- * is there, which costs nearly nothing, else as ctx_load(). The bound on the offset
- * is for the verifier, which wants packet offsets below 64 KiB.
- */
-#define ctx_read(ctx, off, to)                                                          \
-	({                                                                              \
-		__u64 off_ = (off);                                                     \
-		int err_;                                                               \
-		void *end_ = (void *)(long)(ctx)->data_end;                             \
-		void *from_ = (void *)(long)(ctx)->data;                                \
-		asm volatile("" : "+r"(off_));                                          \
-		if (off_ <= 0x3fff && (from_ += off_) + sizeof(*(to)) <= end_) {        \
-			*(to) = *(typeof(to))from_;                                     \
-			err_ = 0;                                                       \
-		} else {                                                                \
-			err_ = bpf_skb_load_bytes(ctx, (__u32)off_, to, sizeof(*(to))); \
-		}                                                                       \
-		err_;                                                                   \
-	})
+/* The same from the first byte on, up to CTX_REACH. */
+static __always_inline int ctx_load_start(struct ps_ctx *ctx, void *to, __u32 len)
+{
+	return ctx_load(ctx, 0, to, len);
+}
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Copy a packet into this CPU's ring, as the block that abi.h pictures. */
+/*
+ * What becomes of a wanted packet, for programs that leave packets alone: a copy into this CPU's
+ * ring, as the block that abi.h pictures. divert.h has the same verbs.
+ */
 #ifndef PS_EMIT_H
 #define PS_EMIT_H
 
@@ -16,7 +19,7 @@
  */
 #define EMIT_CLASS(cap)                                             \
 	do {                                                        \
-		__u64 size_ = EPB_SIZE(cap);                        \
+		__u64 size_ = EPB_SIZE_MAX(cap);                    \
 		_Static_assert((cap) % 4 == 0, "verifier's bound"); \
 		if (caplen <= (cap)) {                              \
 			asm volatile("" : "+r"(size_));             \
@@ -64,10 +67,10 @@ static __always_inline __u64 emit_size(__u64 caplen)
 }
 
 /* The packet's first @caplen bytes, the tag from the metadata back in its place. */
-static __always_inline int emit_packet(const struct ps_ctx *ctx, __be32 tag, __u8 *to, __u64 caplen)
+static __always_inline int emit_packet(struct ps_ctx *ctx, __be32 tag, __u8 *to, __u64 caplen)
 {
 	if (!tag)
-		return ctx_load(ctx, 0, to, caplen);
+		return ctx_load_start(ctx, to, caplen);
 	if (ctx_load(ctx, 0, to, EMIT_TAG_OFFSET))
 		return -1;
 	*(__be32 *)(to + EMIT_TAG_OFFSET) = tag;
@@ -86,18 +89,47 @@ static __always_inline __u64 emit_flags(__u64 size)
 	if (!bytes)
 		return 0;
 	*bytes += size;
-	if (*bytes < wake_bytes)
+	if (*bytes < knobs.wake_bytes)
 		return 0;
 	*bytes = 0;
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-/* @len: on the wire, @tag included. */
-static __always_inline enum capture_counter emit(const struct ps_ctx *ctx, __u32 id, __u32 len,
-						 __be32 tag, enum direction direction)
+/* What the host has left to the device, or the device has done; false when nothing is known. */
+static __always_inline bool emit_offload(struct ps_ctx *ctx, struct epb_offload *to)
 {
-	__u32 key = bpf_get_smp_processor_id() % nrings;
-	__u64 caplen = len > snaplen ? snaplen : len;
+	__u32 gso_size = ctx_gso_size(ctx);
+	bool verified = ctx_csum_verified(ctx);
+
+	if (!gso_size && !verified)
+		return false;
+	*to = (struct epb_offload){
+		.code = EPB_OPT_CUSTOM,
+		.len = sizeof(*to) - 4,
+		.pen = EPB_OFFLOAD_PEN,
+		.gso_size = gso_size,
+		.gso_segs = gso_size ? ctx_gso_segs(ctx) : 0,
+		/* A packet that is still to be cut into segments has no whole checksum. */
+		.csum = verified ? EPB_CSUM_UNNECESSARY : EPB_CSUM_PARTIAL,
+		.version = EPB_OFFLOAD_VERSION,
+	};
+	return true;
+}
+
+/* What the packet's fate is to be. */
+static __always_inline int output_verdict(enum capture_counter counter)
+{
+	(void)counter;
+	return CTX_PASS;
+}
+
+/* @len: on the wire, @tag included; @caplen of it are kept. */
+static __always_inline enum capture_counter output(struct ps_ctx *ctx,
+						   const struct iface_rule *rule, __u32 len,
+						   __u64 caplen, __be32 tag,
+						   enum direction direction)
+{
+	__u32 key = bpf_get_smp_processor_id() % knobs.nrings;
 	struct epb_trailer *trailer;
 	struct epb_header *header;
 	__u64 size, stamp, end;
@@ -109,9 +141,12 @@ static __always_inline enum capture_counter emit(const struct ps_ctx *ctx, __u32
 		return CAPTURE_LOST_RING;
 	/*
 	 * The verifier of Linux 6.1 learns from a signed comparison, but not from
-	 * "== 0", that the length is at least 1; clang must not see that it is the same.
+	 * "== 0", that the length is at least 1; clang must not see that it is the same. And
+	 * the mask, which changes nothing, makes it a value of its own: the verifier follows
+	 * only so many copies of one.
 	 */
-	asm volatile("" : "+r"(caplen));
+	asm volatile("%0 &= 0x7ffff" : "+r"(caplen));
+	_Static_assert(SNAPLEN_MAX <= 0x7ffff, "the mask");
 	if ((__s64)caplen < 1)
 		return CAPTURE_LOST_ERROR;
 	size = emit_size(caplen);
@@ -136,12 +171,14 @@ static __always_inline enum capture_counter emit(const struct ps_ctx *ctx, __u32
 	end = (caplen + 3) >> 2;
 	asm volatile("" : "+r"(end));
 	end <<= 2;
+	if (emit_offload(ctx, (struct epb_offload *)(packet + end)))
+		end += EPB_OFFLOAD;
 	trailer = (struct epb_trailer *)(packet + end);
 
 	*header = (struct epb_header){
 		.type = EPB_TYPE,
 		.total_len = EPB_HEADER + end + EPB_TRAILER,
-		.interface_id = id,
+		.interface_id = rule->id,
 		.ts_high = stamp >> 32,
 		.ts_low = stamp,
 		.caplen = caplen,

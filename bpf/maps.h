@@ -8,21 +8,13 @@
 
 #include <bpf/bpf_helpers.h>
 
-/* Knobs: set before load, constants for the verifier, which drops what they rule out. */
-const volatile __u32 snaplen = SNAPLEN_MAX;
-const volatile __u64 wake_bytes = 1 << 20; /* written to a ring between forced wake-ups */
-const volatile __u64 ignore_mask = 0;      /* PORT_IGNORE when some port is ignored */
-const volatile __u32 nrings = 1;
-const volatile bool need_ports = true;
-const volatile bool check_heartbeat = false; /* where a filter outlives the agent */
-
-struct own_state own;
-struct iface_cell cells[IFACE_CELLS];
+const volatile struct knobs knobs = {};
+struct shared shared;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, IFACE_SLOTS);
-	__type(key, __u32); /* ifindex */
+	__type(key, __u64); /* IFACE_KEY() */
 	__type(value, struct iface_rule);
 } interfaces SEC(".maps");
 
@@ -93,5 +85,69 @@ struct {
 	__type(key, __u32);
 	__type(value, struct heartbeat);
 } heartbeat SEC(".maps");
+
+/*
+ * Between the programs of one packet, which runs on one CPU with bottom halves off, so
+ * that nothing else comes between.
+ */
+struct handover {
+	struct scratch s;
+	struct parsed p;
+	struct iface_rule rule;
+	struct degrade degrade; /* as it was when the packet came in, like the rule */
+	__u64 started;          /* 0: this packet is not timed */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct handover);
+} scratch SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, EXPRESSIONS);
+	__type(key, __u32);
+	__type(value, __u32);
+} expressions SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, STAGES);
+	__type(key, __u32);
+	__type(value, __u32);
+} stages SEC(".maps");
+
+/* struct bucket, with the lock as the kernel wants it. */
+struct locked_bucket {
+	struct bpf_spin_lock lock;
+	__u32 pad;
+	__u64 packets_at, bytes_at;
+	__u64 ns_per_packet, ns_per_byte, burst_ns;
+};
+_Static_assert(sizeof(struct locked_bucket) == sizeof(struct bucket), "bucket");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, BUCKETS);
+	__type(key, __u32);
+	__type(value, struct locked_bucket);
+} buckets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct work);
+} work SEC(".maps");
+
+/* 1 element when nobody looks for duplicates. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, RECENT_ROWS);
+	__type(key, __u32);
+	__type(value, struct recent_row);
+} recent SEC(".maps");
 
 #endif

@@ -17,12 +17,12 @@ static __always_inline volatile __u8 *own_cell(__u16 sport, __u16 dport)
 
 	/* clang would mask before the xor, after which Linux 6.1 knows no bounds. */
 	asm volatile("" : "+r"(hash));
-	return &own.filter[hash & (OWN_FILTER - 1)];
+	return &shared.own.filter[hash & (OWN_FILTER - 1)];
 }
 
 static __always_inline __u8 own_generation(void)
 {
-	return *(const volatile __u8 *)&own.generation;
+	return *(const volatile __u8 *)&shared.own.generation;
 }
 
 /* No: it is certainly not ours. */
@@ -36,13 +36,13 @@ static __always_inline bool own_maybe(const struct parsed *p)
 /* Is there a stream at all? */
 static __always_inline bool own_active(void)
 {
-	return *(const volatile __u64 *)&own.cookies[0] != 0;
+	return *(const volatile __u64 *)&shared.own.cookies[0] != 0;
 }
 
 /* The cookie of the sending socket when it is one of ours, else 0. */
 static __always_inline __u64 own_cookie(struct ps_ctx *ctx)
 {
-	const volatile __u64 *cookies = own.cookies;
+	const volatile __u64 *cookies = shared.own.cookies;
 	__u64 cookie;
 
 	cookie = ctx_socket_cookie(ctx);
@@ -54,7 +54,7 @@ static __always_inline __u64 own_cookie(struct ps_ctx *ctx)
 		       : 0;
 }
 
-static __always_inline bool own_tcp(const struct ps_ctx *ctx, const struct parsed *p,
+static __always_inline bool own_tcp(struct ps_ctx *ctx, const struct parsed *p,
 				    struct addresses *ret)
 {
 	return p->proto == IPPROTO_TCP && p->has_ports && !parse_addresses(ctx, p, ret);
@@ -83,8 +83,7 @@ static __always_inline void own_remember(const struct addresses *a, __u8 family,
  * collector on this host that we reach by the address of a service: the kernel
  * undoes NAT where they are sent, so over loopback they come as our socket has them.
  */
-static __always_inline void own_learn(const struct ps_ctx *ctx, const struct parsed *p,
-				      __u64 cookie)
+static __always_inline void own_learn(struct ps_ctx *ctx, const struct parsed *p, __u64 cookie)
 {
 	struct ctx_end local, peer;
 	struct addresses a;
@@ -98,9 +97,9 @@ static __always_inline void own_learn(const struct ps_ctx *ctx, const struct par
 	own_remember(&a, p->family, local.port, peer.port, cookie);
 }
 
-static __always_inline bool own_known(const struct ps_ctx *ctx, const struct parsed *p)
+static __always_inline bool own_known(struct ps_ctx *ctx, const struct parsed *p)
 {
-	const volatile __u64 *cookies = own.cookies;
+	const volatile __u64 *cookies = shared.own.cookies;
 	struct own_flow *known;
 	struct addresses a;
 	struct flow flow;
@@ -113,7 +112,8 @@ static __always_inline bool own_known(const struct ps_ctx *ctx, const struct par
 	if (!known)
 		return false;
 	now = bpf_ktime_get_boot_ns();
-	if (known->cookie != cookies[0] && now - known->last_used > OWN_FLOW_GRACE_NS)
+	if (known->cookie != cookies[0] &&
+	    (__s64)(now - known->last_used) > (__s64)OWN_FLOW_GRACE_NS)
 		return false;
 	known->last_used = now;
 	return true;

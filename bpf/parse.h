@@ -7,8 +7,6 @@
 #ifndef PS_PARSE_H
 #define PS_PARSE_H
 
-#include "vmlinux.h"
-
 #include <bpf/bpf_endian.h>
 
 #define PARSE_TAGS    8  /* in the data; one more can be in the metadata */
@@ -28,7 +26,9 @@ enum fragment_kind { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
 
 struct parsed {
 	__u32 l3;      /* offset of the IP header */
-	__u8 family;   /* 4, 6; 0: not IP */
+	__u32 l4;      /* of what follows it and its extensions; valid when family != 0 */
+	__u8 family;   /* 4, 6; 0: not IP, or malformed */
+	__u8 says;     /* 4, 6; 0: what it says to be; l3 is valid when that is not 0 */
 	__u8 proto;    /* behind all extension headers */
 	__u8 fragment; /* enum fragment_kind */
 	__u8 has_ports;
@@ -73,8 +73,13 @@ static __always_inline bool parse_is_tag(__be16 type)
 	       type == bpf_htons(ETH_P_QINQ_OLD);
 }
 
+static __always_inline __u8 parse_family(__be16 type)
+{
+	return type == bpf_htons(ETH_P_IP) ? 4 : type == bpf_htons(ETH_P_IPV6) ? 6 : 0;
+}
+
 /* 4, 6 or 0, and where the IP header is. */
-static __always_inline __u8 parse_ethernet(const struct ps_ctx *ctx, __u32 *l3)
+static __always_inline __u8 parse_ethernet(struct ps_ctx *ctx, __u32 *l3)
 {
 	__u32 off = ETHERTYPE_OFFSET;
 	__be16 type;
@@ -87,11 +92,10 @@ static __always_inline __u8 parse_ethernet(const struct ps_ctx *ctx, __u32 *l3)
 			return 0;
 	}
 	*l3 = off + 2;
-	return type == bpf_htons(ETH_P_IP) ? 4 : type == bpf_htons(ETH_P_IPV6) ? 6 : 0;
+	return parse_family(type);
 }
 
-/* True, and the offset of what follows the IP header, when there is one. */
-static __always_inline bool parse_ipv4(const struct ps_ctx *ctx, struct parsed *p, __u32 *l4)
+static __always_inline bool parse_ipv4(struct ps_ctx *ctx, struct parsed *p)
 {
 	struct {
 		__u8 version_ihl, tos;
@@ -110,7 +114,7 @@ static __always_inline bool parse_ipv4(const struct ps_ctx *ctx, struct parsed *
 		p->fragment = FRAGMENT_LATER;
 	else if (fragment & IP_MF)
 		p->fragment = FRAGMENT_FIRST;
-	*l4 = p->l3 + (ip.version_ihl & 0xf) * 4;
+	p->l4 = p->l3 + (ip.version_ihl & 0xf) * 4;
 	return true;
 }
 
@@ -130,7 +134,7 @@ static __always_inline bool parse_is_extension(__u8 next)
 	return false;
 }
 
-static __always_inline bool parse_ipv6(const struct ps_ctx *ctx, struct parsed *p, __u32 *l4)
+static __always_inline bool parse_ipv6(struct ps_ctx *ctx, struct parsed *p)
 {
 	struct {
 		__be32 version;
@@ -159,6 +163,7 @@ static __always_inline bool parse_ipv6(const struct ps_ctx *ctx, struct parsed *
 			p->id = ext.id;
 			if (fragment & IP6_OFFSET) {
 				p->fragment = FRAGMENT_LATER;
+				p->l4 = off + sizeof(ext);
 				return true;
 			}
 			if (fragment & IP6_MF)
@@ -172,7 +177,7 @@ static __always_inline bool parse_ipv6(const struct ps_ctx *ctx, struct parsed *
 		next = ext.next;
 	}
 	p->proto = next;
-	*l4 = off;
+	p->l4 = off;
 	return true;
 }
 
@@ -182,11 +187,10 @@ static __always_inline bool parse_proto_has_ports(__u8 proto)
 	       proto == IPPROTO_DCCP || proto == IPPROTO_UDPLITE;
 }
 
-static __always_inline void parse(const struct ps_ctx *ctx, bool raw_ip, struct parsed *p)
+static __always_inline void parse(struct ps_ctx *ctx, bool raw_ip, struct parsed *p)
 {
 	struct port_pair ports;
 	bool ok = false;
-	__u32 l4 = 0;
 	__u8 first;
 
 	__builtin_memset(p, 0, sizeof(*p));
@@ -196,24 +200,25 @@ static __always_inline void parse(const struct ps_ctx *ctx, bool raw_ip, struct 
 		first >>= 4;
 		p->family = first == 4 || first == 6 ? first : 0;
 	}
+	p->says = p->family;
 	if (p->family == 4)
-		ok = parse_ipv4(ctx, p, &l4);
+		ok = parse_ipv4(ctx, p);
 	else if (p->family == 6)
-		ok = parse_ipv6(ctx, p, &l4);
+		ok = parse_ipv6(ctx, p);
 	if (!ok) {
 		p->family = 0;
 		return;
 	}
 	if (p->fragment == FRAGMENT_LATER || !parse_proto_has_ports(p->proto))
 		return;
-	if (p->deep ? ctx_load(ctx, l4, &ports, sizeof(ports)) : ctx_read(ctx, l4, &ports))
+	if (p->deep ? ctx_load(ctx, p->l4, &ports, sizeof(ports)) : ctx_read(ctx, p->l4, &ports))
 		return;
 	p->sport = bpf_ntohs(ports.src);
 	p->dport = bpf_ntohs(ports.dst);
 	p->has_ports = 1;
 }
 
-static __always_inline int parse_addresses(const struct ps_ctx *ctx, const struct parsed *p,
+static __always_inline int parse_addresses(struct ps_ctx *ctx, const struct parsed *p,
 					   struct addresses *to)
 {
 	struct {
@@ -228,7 +233,7 @@ static __always_inline int parse_addresses(const struct ps_ctx *ctx, const struc
 	return 0;
 }
 
-static __always_inline int parse_datagram(const struct ps_ctx *ctx, const struct parsed *p,
+static __always_inline int parse_datagram(struct ps_ctx *ctx, const struct parsed *p,
 					  struct datagram *to)
 {
 	to->id = p->id;

@@ -19,7 +19,7 @@ static __always_inline __u64 rules_port(__u16 port)
 }
 
 /* The PORT_ bits of a packet; a later fragment has those of its first. */
-static __always_inline __u64 rules_mask(const struct ps_ctx *ctx, const struct parsed *p)
+static __always_inline __u64 rules_mask(struct ps_ctx *ctx, const struct parsed *p)
 {
 	struct fragment value = {};
 	struct fragment *known;
@@ -35,33 +35,35 @@ static __always_inline __u64 rules_mask(const struct ps_ctx *ctx, const struct p
 		return value.mask;
 	}
 	known = bpf_map_lookup_elem(&fragments, &key);
-	return known && value.time - known->time <= FRAGMENT_TTL_NS ? known->mask : 0;
+	return known && (__s64)(value.time - known->time) <= (__s64)FRAGMENT_TTL_NS ? known->mask
+										    : 0;
 }
 
-static __always_inline bool rules_pick(struct ps_ctx *ctx, const struct iface_rule *rule,
-				       bool egress)
+static __always_inline bool rules_look_at_ports(const struct iface_rule *rule)
 {
-	bool look = need_ports && (rule->mask | ignore_mask);
-	struct parsed p = {}; /* all of it: clang may copy what is not used yet */
-	__u64 mask = 0;
+	return knobs.need_ports && (rule->mask | knobs.ignore_mask);
+}
+
+/*
+ * @has_socket: the packet may still have its sender's socket. At ingress it has after
+ * coming over a veth pair from a namespace where it was seen at no hook of ours, perhaps.
+ */
+static __always_inline bool rules_pick(struct ps_ctx *ctx, const struct iface_rule *rule,
+				       const struct parsed *p, bool has_socket)
+{
+	__u64 mask = rules_look_at_ports(rule) ? rules_mask(ctx, p) : 0;
 	__u64 cookie;
 
-	if (look) {
-		parse(ctx, rule->raw_ip, &p);
-		mask = rules_mask(ctx, &p);
-	}
 	if (((mask & rule->mask) != 0) == rule->invert || (mask & PORT_IGNORE))
 		return false;
 	if (!own_active())
 		return true;
-	if (!look)
-		parse(ctx, rule->raw_ip, &p);
-	cookie = egress ? own_cookie(ctx) : 0;
+	cookie = has_socket ? own_cookie(ctx) : 0;
 	if (cookie) {
-		own_learn(ctx, &p, cookie);
+		own_learn(ctx, p, cookie);
 		return false;
 	}
-	return !own_known(ctx, &p);
+	return !own_known(ctx, p);
 }
 
 #endif

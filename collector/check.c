@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "collector.h"
+#include "fs.h"
 #include "net.h"
 #include "output.h"
 #include "util.h"
@@ -51,7 +52,21 @@ static int check_output(const struct config *config, FILE *to)
 	struct err err;
 	int r = output_check(&output, &err);
 
+	if (r == -ENOTTY)
+		return row(to, "output", 0,
+			   "stdout (a terminal now: that of a run has to be a pipe or a file)");
 	return row(to, "output", r, r < 0 ? err.text : config->file_path);
+}
+
+static int check_log(const struct config *config, FILE *to)
+{
+	struct err err;
+	int r;
+
+	if (!config->log_filename)
+		return 0;
+	r = fs_check_append(config->log_filename, &err);
+	return row(to, "log", r, r < 0 ? err.text : config->log_filename);
 }
 
 int collector_check(const struct config *config, FILE *to)
@@ -60,6 +75,7 @@ int collector_check(const struct config *config, FILE *to)
 		check_tls(config, to),
 		check_listen(config, to),
 		check_output(config, to),
+		check_log(config, to),
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(results); i++)

@@ -15,11 +15,13 @@
 #include <sys/resource.h>
 
 #include "commit.h"
+#include "fs.h"
 #include "journal.h"
 #include "listener.h"
 #include "log.h"
 #include "output.h"
 #include "registry.h"
+#include "sandbox.h"
 #include "session.h"
 #include "util.h"
 #include "worker.h"
@@ -28,8 +30,8 @@
 #define STORAGE_RETRY  (500 * NSEC_PER_MSEC)
 #define STOP_TIMEOUT   (3 * NSEC_PER_SEC)
 #define FEEDS_AT_REST  4096u        /* streams that are kept in mind after they ended */
-#define IFACES_AT_REST (256u << 10) /* of all of them; below 250 MB */
-#define IFACES_MAX     (512u << 10) /* of these and of the sessions; below 500 MB */
+#define IFACES_AT_REST (256u << 10) /* of all of them; some 270 MB */
+#define IFACES_MAX     (512u << 10) /* of these and of the sessions; some 540 MB */
 #define PAYLOAD_PART   2u           /* of the memory of all sessions, for large messages */
 #define GUESTS_PART    4u           /* of maxSessions, for those without HELLO */
 #define WORKERS_MAX    64u
@@ -175,6 +177,29 @@ static void set_up_env(struct collector *c)
 	};
 }
 
+/* The port is open, and nothing else takes rights. Before the threads are made. */
+static void give_up_rights(const struct config *config)
+{
+	bool to_stdout = output_is_stdout(config->file_path);
+	_cleanup_free_ char *folder = to_stdout ? NULL : fs_folder(config->file_path);
+	const char *const files[] = {
+		config->tls_certfile,
+		config->tls_keyfile,
+		config->tls_cafile,
+		config->tls_crlfile,
+		folder,
+	};
+	const struct sandbox sandbox = {.files = files, .n_files = ARRAY_SIZE(files)};
+	struct err said;
+
+	if (!config->sandbox)
+		log_warn("sandbox is false: all rights and system calls are kept");
+	else if (sandbox_enter(&sandbox, &said) < 0)
+		log_error("%s, going on with all rights", said.text);
+	else
+		log_info("%s", said.text);
+}
+
 int collector_new(const struct config *config, struct collector **ret, struct err *err)
 {
 	struct collector *c = calloc(1, sizeof(*c));
@@ -190,6 +215,7 @@ int collector_new(const struct config *config, struct collector **ret, struct er
 	if (r == 0) {
 		set_up_env(c);
 		raise_fd_limit(config->max_sessions, max_guests(config));
+		give_up_rights(config);
 		r = start_workers(c, err);
 	}
 	/* It wakes workers, so they are there first. */

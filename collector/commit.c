@@ -79,8 +79,7 @@ static bool goes_to_files(const char *path)
 {
 	struct stat st;
 
-	return strcmp(path, "stdout") != 0 && strcmp(path, "-") != 0 &&
-	       (stat(path, &st) < 0 || S_ISREG(st.st_mode));
+	return !output_is_stdout(path) && (stat(path, &st) < 0 || S_ISREG(st.st_mode));
 }
 
 static struct commit *make(const struct commit_config *config, struct registry *registry)

@@ -80,6 +80,8 @@ static const struct yaml_key keys[] = {
 
 	{"logFilename", YAML_STRING, AT(c.log_filename), .max = PATH_MAX - 1,
 	 .help = "file of the log"},
+	{"sandbox", YAML_BOOL, AT(c.sandbox), .fallback = "true",
+	 .help = "rights and system calls that are not needed are given up"},
 	{"format", YAML_ENUM, AT(format), .names = formats, .fallback = "pcap",
 	 .help = "of the output"},
 	{"timestampPrecision", YAML_ENUM, AT(precision), .names = precisions, .fallback = "nano",

@@ -33,6 +33,7 @@ struct config {
 	uint64_t max_sessions; /* maxSessions, default 4096 */
 	uint64_t credit_bytes; /* creditBytes: under way per session, most; default 4 MiB */
 	char *log_filename;
+	bool sandbox; /* default true */
 };
 
 int config_load(const char *path, struct config **ret, FILE *to);

@@ -172,6 +172,18 @@ static int iface_of(struct feed *f, uint32_t id, struct feed_iface **ret, struct
 	return feed_obtain(f, id, ret, err);
 }
 
+bool feed_may_tell(struct feed *f, nsec_t now, uint64_t *ret_left_out)
+{
+	if (f->telling.until > now + (FEED_TELL_BURST - 1) * FEED_TELL_EACH) {
+		f->telling.left_out++;
+		return false;
+	}
+	f->telling.until = MAX(f->telling.until, now) + FEED_TELL_EACH;
+	*ret_left_out = f->telling.left_out;
+	f->telling.left_out = 0;
+	return true;
+}
+
 /* Where the time between the last two STATS begins. */
 static nsec_t window_start(const struct feed *f)
 {
@@ -243,6 +255,7 @@ int feed_stats(struct feed *f, const struct stream_stats *stats, struct err *err
 			continue;
 		note_losses(f, &iface->side[d], &p->counts);
 		iface->side[d].stats = p->counts;
+		iface->side[d].unseen = p->unseen;
 		iface->side[d].blind = false;
 		check_counts(f, iface, d);
 		feed_mark(f, iface, FEED_CHANGED_STATS(d));

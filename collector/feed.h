@@ -26,6 +26,7 @@
 
 struct feed_side {
 	struct ledger stats;           /* the agent's latest STATS */
+	struct ledger_span unseen;     /* as it says there: packets passed that nobody counted */
 	bool blind;                    /* it had packets elsewhere, and no STATS came here since */
 	bool warned;                   /* that its counts do not add up */
 	uint8_t skewed;                /* so many STATS in a row did not */
@@ -139,6 +140,10 @@ struct feed {
 	unsigned int warnings;
 	struct feed_clock_sample clock[FEED_CLOCK_SAMPLES]; /* a ring */
 	unsigned int clock_next;
+	struct {
+		nsec_t until; /* at one line per FEED_TELL_EACH the last one would end then */
+		uint64_t left_out;
+	} telling;
 	uint8_t clock_state; /* as HELLO said */
 	nsec_t clock_error;
 
@@ -175,6 +180,14 @@ struct feed_total {
 
 /* May @n lines be written that an agent has caused? Says how many were not, later. Thread-safe. */
 bool feed_may_say(struct feed_room *room, size_t n);
+
+/*
+ * May a line be written at @now (monotonic) that the agent has worded? When it may, *ret_left_out
+ * is how many of this feed were left out since the last one. For the holder of the turn.
+ */
+#define FEED_TELL_BURST 100u
+#define FEED_TELL_EACH  NSEC_PER_SEC
+bool feed_may_tell(struct feed *f, nsec_t now, uint64_t *ret_left_out);
 
 /* A feed for the stream of @hello, which is not read further than its head. */
 struct feed *feed_new(const char *identity, const struct stream_hello *hello,

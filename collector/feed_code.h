@@ -31,6 +31,8 @@ enum feed_entry {
 	ENTRY_META,
 	ENTRY_WRITTEN,
 	ENTRY_STATS,
+	ENTRY_UNSEEN,
+	ENTRY_LAST = ENTRY_UNSEEN,
 };
 
 /* Writes to `out`, or reads from `in` when that is NULL. */
@@ -140,12 +142,22 @@ static inline void code_span(struct code *c, struct ledger_span *v)
 	code_u64(c, &v->to);
 }
 
+/*
+ * The last of its entry: an entry of a version that knew fewer counters ends earlier, and has 0
+ * of the others.
+ */
 static inline void code_ledger(struct code *c, struct ledger *l, struct ledger_span *lost)
 {
-	for (size_t i = 0; i < LEDGER_COUNTERS; i++)
+	for (size_t i = 0; i <= LEDGER_COMMITTED; i++)
 		code_count(c, &l->c[i]);
 	for (size_t i = 0; i < LEDGER_LOSSES; i++)
 		code_span(c, &lost[i]);
+	for (size_t i = LEDGER_COMMITTED + 1; i < LEDGER_COUNTERS; i++) {
+		if (c->out || c->left)
+			code_count(c, &l->c[i]);
+		else
+			l->c[i] = (struct ledger_count){};
+	}
 }
 
 void feed_code_number(struct code *c, uint64_t *number);

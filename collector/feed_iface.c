@@ -82,6 +82,7 @@ void feed_remove(struct feed *f, struct feed_iface *iface)
 static void add_side(struct feed_side *to, const struct feed_side *from)
 {
 	ledger_add(&to->stats, &from->stats);
+	ledger_span_add(&to->unseen, from->unseen.from, from->unseen.to);
 	to->blind |= from->blind;
 	to->warned |= from->warned;
 	feed_count_add(&to->committed, &from->committed);

@@ -62,6 +62,10 @@ static struct feed_sum side_sum(const struct feed *f, const struct feed_side *s)
 	if (feed_is_over(f))
 		sum.missing = flying;
 	judge_feed(f, &sum);
+	if (s->unseen.to)
+		feed_sum_add(&sum, &(struct feed_sum){.verdict = VERDICT_UNKNOWN,
+						      .unknown_after = s->unseen.from,
+						      .unknown_until = s->unseen.to});
 	if (s->blind)
 		feed_sum_add(&sum, &(struct feed_sum){.verdict = VERDICT_UNKNOWN,
 						      .unknown_after = f->stats_time});

@@ -144,6 +144,12 @@ static void save_iface(struct buf *out, struct feed_iface *iface, bool sum, unsi
 			code_stats(&c, &iface->side[w.direction]);
 			tlv_end(out, mark);
 		}
+		if (what & FEED_CHANGED_STATS(w.direction) && iface->side[w.direction].unseen.to) {
+			mark = tlv_begin(out, ENTRY_UNSEEN);
+			code_which(&c, &w);
+			code_span(&c, &iface->side[w.direction].unseen);
+			tlv_end(out, mark);
+		}
 	}
 }
 
@@ -250,8 +256,10 @@ static int load_iface(struct feed *f, const struct tlv *entry, struct code *c)
 		load_meta(f, iface, c);
 	else if (entry->type == ENTRY_WRITTEN)
 		code_written(c, &iface->side[w.direction]);
-	else
+	else if (entry->type == ENTRY_STATS)
 		code_stats(c, &iface->side[w.direction]);
+	else
+		code_span(c, &iface->side[w.direction].unseen);
 	return 0;
 }
 
@@ -286,8 +294,10 @@ static int check_iface(const struct tlv *entry, struct code *c)
 		code_meta(c, &iface, &iface.meta);
 	else if (entry->type == ENTRY_WRITTEN)
 		code_written(c, &iface.side[0]);
-	else
+	else if (entry->type == ENTRY_STATS)
 		code_stats(c, &iface.side[0]);
+	else
+		code_span(c, &iface.side[0].unseen);
 	return c->bad ? -EBADMSG : 0;
 }
 

@@ -2,7 +2,6 @@
 /* Sums over feeds, and what they say in words. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "feed.h"
 #include "text.h"
@@ -76,34 +75,14 @@ void feed_total_free(struct feed_total *t)
 	memset(t->agents, 0, sizeof(t->agents));
 }
 
-/* ISO 8601, UTC, with as many digits as it takes. */
-static void put_time(struct text *t, nsec_t when)
-{
-	time_t seconds = (time_t)(when / NSEC_PER_SEC);
-	unsigned int fraction = (unsigned int)(when % NSEC_PER_SEC), digits = 9;
-	char date[32];
-	struct tm tm;
-
-	gmtime_r(&seconds, &tm);
-	strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
-	text_put(t, "%s", date);
-	while (fraction && fraction % 10 == 0) {
-		fraction /= 10;
-		digits--;
-	}
-	if (fraction)
-		text_put(t, ".%0*u", (int)digits, fraction);
-	text_put(t, "Z");
-}
-
 static void put_span(struct text *t, const struct ledger_span *s)
 {
 	if (!s->to)
 		return;
 	text_put(t, " between ");
-	put_time(t, s->from);
+	text_time(t, s->from);
 	text_put(t, " and ");
-	put_time(t, s->to);
+	text_time(t, s->to);
 }
 
 static void put_losses(struct text *t, const struct feed_sum *sum)
@@ -146,7 +125,7 @@ size_t feed_verdict_text(const struct feed_sum *sum, char *out, size_t size)
 		put_span(&t, &(struct ledger_span){sum->unknown_after, sum->unknown_until});
 	} else if (sum->verdict == VERDICT_UNKNOWN && sum->unknown_after) {
 		text_put(&t, " after ");
-		put_time(&t, sum->unknown_after);
+		text_time(&t, sum->unknown_after);
 	}
 	text_put(&t, ": ");
 	put_losses(&t, sum);

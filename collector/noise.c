@@ -79,7 +79,7 @@ bool noise_repeats(struct noise *n, nsec_t now, const char *peer, const char *na
 
 static void write_line(enum log_level level, unsigned int suppressed, const char *fmt, va_list ap)
 {
-	char text[1024];
+	char text[NOISE_LINE_MAX];
 
 	vsnprintf(text, sizeof(text), fmt, ap);
 	if (suppressed)

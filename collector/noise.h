@@ -12,7 +12,8 @@
 #include "clock.h"
 
 #define NOISE_LINES_PER_SECOND 10u
-#define NOISE_INFOS_PER_SECOND 200u /* many agents may connect at once, and all do well */
+#define NOISE_INFOS_PER_SECOND 200u  /* many agents may connect at once, and all do well */
+#define NOISE_LINE_MAX         4160u /* bytes; the rest is cut off */
 #define NOISE_REPEAT           (60 * NSEC_PER_SEC)
 #define NOISE_REMEMBERED       64u
 

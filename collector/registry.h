@@ -48,8 +48,8 @@ void registry_set_output(struct registry *r, struct output *output);
 struct registry *registry_free(struct registry *r);
 
 /* At most so many bytes of registry_save() are about an interface, and of a feed beside them. */
-#define REGISTRY_IFACE_BYTES 800u
-#define REGISTRY_FEED_BYTES  3072u
+#define REGISTRY_IFACE_BYTES 960u
+#define REGISTRY_FEED_BYTES  3648u
 
 /*
  * The journal's part (commit.h). A commit is either registry_save(), everything that is known of

@@ -116,7 +116,7 @@ static int check_entry(const struct tlv *entry)
 		break;
 	default:
 		/* A newer version may have more to say. */
-		return entry->type <= ENTRY_STATS ? feed_check(entry) : 0;
+		return entry->type <= ENTRY_LAST ? feed_check(entry) : 0;
 	}
 	return c.bad ? -EBADMSG : 0;
 }
@@ -261,7 +261,7 @@ static int load_entry(struct registry *r, struct load *load, const struct tlv *e
 	default:
 		break;
 	}
-	if (!load->current || entry->type > ENTRY_STATS)
+	if (!load->current || entry->type > ENTRY_LAST)
 		return 0;
 	return load_into(r, load->current, entry, err);
 }

@@ -299,6 +299,12 @@ static bool dispatch(struct session *s, nsec_t now)
 
 static void peer_closed(struct session *s, nsec_t now)
 {
+	/* In plain text hear_first_byte() has seen to it. */
+	if (s->state == SESSION_HELLO && !s->have) {
+		log_debug("peer %s looked whether it would be let in", s->peer);
+		begin_closing(s, now, LINGER_TIMEOUT);
+		return;
+	}
 	fail_with(s, now, STREAM_E_PROTOCOL,
 		  s->have ? "the connection ended in the middle of a message"
 			  : "the connection ended without a goodbye");

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Between session.c (states and time), session_io.c (bytes), session_message.c, session_hello.c and
- * session_data.c (what messages mean) and session_ack.c (acknowledgements and credit).
+ * Between session.c (states and time), session_io.c (bytes), session_message.c, session_hello.c,
+ * session_data.c and session_note.c (what messages mean) and session_ack.c (acknowledgements and
+ * credit).
  */
 #ifndef PS_COLLECTOR_SESSION_INTERNAL_H
 #define PS_COLLECTOR_SESSION_INTERNAL_H
@@ -112,6 +113,11 @@ int session_take_hello(struct session *s, nsec_t now, struct err *err);
 
 /* session_data.c: DATA, with the turn. @ret_written: bytes that went to the output. */
 int session_take_data(struct session *s, size_t *ret_written, struct err *err);
+
+/* session_note.c: NOTE, with the turn. */
+int session_take_note(struct session *s, struct err *err);
+/* How the interface of META, which was taken, is captured. */
+void session_tell_meta(struct session *s, const struct stream_meta *m);
 
 /* session_io.c */
 void session_drop_payload(struct session *s);

@@ -87,10 +87,14 @@ void session_leave(struct session *s, enum feed_state state)
 
 static int take_meta(struct session *s, struct err *err)
 {
-	struct stream_iface m;
+	struct stream_meta m;
 	int r = stream_meta_decode(s->payload, s->header.payload_len, &m, err);
 
-	return r < 0 ? r : feed_describe(s->feed, &m, err);
+	if (r == 0)
+		r = feed_describe(s->feed, &m.iface, err);
+	if (r == 0)
+		session_tell_meta(s, &m);
+	return r;
 }
 
 static int take_gap(struct session *s, uint64_t *ret_next, struct err *err)
@@ -154,6 +158,9 @@ static int take_expected(struct session *s, size_t *ret_written, struct err *err
 		break;
 	case STREAM_GAP:
 		r = take_gap(s, &next, err);
+		break;
+	case STREAM_NOTE:
+		r = session_take_note(s, err);
 		break;
 	default:
 		r = take_stats(s, err);
@@ -320,6 +327,7 @@ int session_message(struct session *s, nsec_t now, struct err *err)
 	case STREAM_DATA:
 	case STREAM_GAP:
 	case STREAM_STATS:
+	case STREAM_NOTE:
 		return take_numbered(s, now, err);
 	case STREAM_PING:
 		return take_ping(s, err);

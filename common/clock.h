@@ -11,14 +11,16 @@ typedef uint64_t nsec_t;
 #define NSEC_PER_MSEC 1000000ull
 #define NSEC_PER_USEC 1000ull
 
-nsec_t clock_realtime(void);  /* since 1970, UTC */
-nsec_t clock_boottime(void);  /* since boot, suspend included: what BPF stamps with */
+nsec_t clock_realtime(void); /* since 1970, UTC */
+/* Since the machine's boot, suspend included: what BPF stamps with, also in a time namespace. */
+nsec_t clock_boottime(void);
 nsec_t clock_monotonic(void); /* for timeouts */
 
-/*
- * What to add to a boot-time stamp to get wall-clock time. Samples the pair
- * several times and takes the tightest, so the error is well below 1 us.
- */
-nsec_t clock_boot_to_real(void);
+/* What clock_realtime() said between two readings of clock_boottime(). */
+struct clock_bracket {
+	nsec_t boot_before, real, boot_after;
+};
+
+void clock_read_bracket(struct clock_bracket *ret);
 
 #endif

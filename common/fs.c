@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 
 #include "util.h"
 
@@ -33,6 +34,24 @@ int fs_open_folder(const char *path, struct err *err)
 		return err_set(err, -ENOMEM, "out of memory");
 	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return fd < 0 ? err_sys(err, -errno, "cannot open the folder \"%s\"", folder) : fd;
+}
+
+int fs_check_append(const char *path, struct err *err)
+{
+	_cleanup_free_ char *folder = fs_folder(path);
+	struct stat st;
+
+	if (!folder)
+		return err_set(err, -ENOMEM, "out of memory");
+	if (stat(path, &st) < 0 && errno == ENOENT)
+		return faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) < 0
+			       ? err_sys(err, -errno, "cannot create files in \"%s\"", folder)
+			       : 0;
+	if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0)
+		return err_sys(err, -errno, "cannot write to \"%s\"", path);
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		return err_set(err, -EISDIR, "cannot write to \"%s\": it is a directory", path);
+	return 0;
 }
 
 int fs_sync_folder(int folder_fd)

@@ -14,6 +14,8 @@ char *fs_folder(const char *path);
 const char *fs_name(const char *path);
 /* Open the folder that @path is in, for openat() and fsync(). A descriptor, or -errno. */
 int fs_open_folder(const char *path, struct err *err);
+/* Could @path be appended to, or be made? Makes nothing. */
+int fs_check_append(const char *path, struct err *err);
 /* Make the names in the folder durable: files made, renamed and removed. 0 or -errno. */
 int fs_sync_folder(int folder_fd);
 

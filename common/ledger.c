@@ -19,6 +19,9 @@ static const char *const names[LEDGER_COUNTERS] = {
 	[LEDGER_LOST_SPOOL] = "lost_spool",
 	[LEDGER_LOST_OUTPUT] = "lost_output",
 	[LEDGER_COMMITTED] = "committed",
+	[LEDGER_DUPLICATES] = "duplicates",
+	[LEDGER_RATE_LIMITED] = "rate_limited",
+	[LEDGER_SLICED] = "sliced",
 };
 
 /* What becomes of a packet that was seen; and of one that was captured. */
@@ -127,45 +130,9 @@ bool ledger_adds_up(const struct ledger *l)
 /* Bytes of one string. LEDGER_JSON_MAX has room for five such, and all numbers at their widest. */
 #define VALUE_MAX 512
 
-/* The bytes of the UTF-8 character at @s (RFC 3629), or 0 when there is none. */
-static size_t utf8_length(const char *s)
-{
-	const unsigned char *p = (const unsigned char *)s;
-	size_t n = *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
-
-	/* Overlong forms, surrogates, and what is above U+10FFFF. */
-	if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
-	    (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
-}
-
-/*
- * A name may hold any byte, and the object has to stay valid: what is no UTF-8 shows as
- * U+FFFD, and of a path longer than anybody's the rest shows as "...".
- */
 static void put_string(struct text *j, const char *key, const char *value)
 {
-	size_t end;
-
-	text_put(j, "%s\"%s\":\"", j->len > 1 ? "," : "", key);
-	end = j->len + VALUE_MAX;
-	while (*value && j->len < end) {
-		unsigned char c = (unsigned char)*value;
-		size_t n = c < 0x80 ? 1 : utf8_length(value);
-
-		if (c == '"' || c == '\\')
-			text_put(j, "\\%c", c);
-		else if (c < 0x20 || c == 0x7f || !n)
-			text_put(j, "\\u%04x", n ? c : 0xfffd);
-		else
-			text_put(j, "%.*s", (int)n, value);
-		value += MAX(n, 1u);
-	}
-	text_put(j, *value ? "...\"" : "\"");
+	text_json_string(j, key, value, VALUE_MAX);
 }
 
 static void put_count(struct text *j, const char *name, const struct ledger_count *c)
@@ -204,6 +171,8 @@ size_t ledger_json(const struct ledger *l, const struct ledger_subject *who,
 	put_string(&j, "agent_id", who->agent_id);
 	text_put(&j, ",\"epoch\":%" PRIu64, who->epoch);
 	put_string(&j, "interface", who->interface);
+	if (who->netns && *who->netns)
+		put_string(&j, "netns", who->netns);
 	put_string(&j, "direction", who->direction);
 	for (size_t i = 0; i < LEDGER_COUNTERS; i++)
 		put_count(&j, names[i], &l->c[i]);

@@ -6,6 +6,9 @@
  *	seen     = ruled_out + expression_out + sampled_out + captured + lost_ring + lost_error
  *	captured = committed + in_flight + lost_queue + lost_spool + lost_output
  *
+ * duplicates (suppressed copies of a packet) are a part of ruled_out, rate_limited (above a limit)
+ *of sampled_out, sliced (cut below the configured snap length by a rule or the budget) of captured.
+ *
  * lost_output is what the collector (or an agent that writes files) could not
  * write: a link type that its stdout cannot carry, for example.
  */
@@ -29,6 +32,10 @@ enum ledger_counter {
 	LEDGER_LOST_SPOOL,
 	LEDGER_LOST_OUTPUT,
 	LEDGER_COMMITTED,
+	/* For information, in no identity: a part of ruled_out, of sampled_out, of captured. */
+	LEDGER_DUPLICATES,
+	LEDGER_RATE_LIMITED,
+	LEDGER_SLICED,
 	LEDGER_COUNTERS,
 };
 
@@ -74,6 +81,7 @@ struct ledger_subject {
 	const char *agent_id; /* UUID as text */
 	uint64_t epoch;
 	const char *interface;
+	const char *netns;     /* name of its network namespace; NULL or empty: the agent's own */
 	const char *direction; /* "ingress", "egress" */
 	const char *file;
 	const struct ledger_span *spans; /* LEDGER_LOSSES: when packets were lost */
@@ -85,7 +93,7 @@ struct ledger_subject {
  * as NAME and NAME_bytes, in_flight, with spans `losses` (an array of stage, packets, from,
  * to), verdict, unknown_after. Returns its length; @size is enough at LEDGER_JSON_MAX.
  */
-#define LEDGER_JSON_MAX 4544
+#define LEDGER_JSON_MAX 5184
 size_t ledger_json(const struct ledger *l, const struct ledger_subject *who,
 		   enum ledger_verdict verdict, char *out, size_t size);
 

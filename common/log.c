@@ -7,10 +7,11 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "text.h"
 #include "util.h"
 
 /* Room for a ledger's JSON object, the longest text there is. */
-#define LOG_TEXT_MAX 4608
+#define LOG_TEXT_MAX 4832
 
 static int log_fd = STDERR_FILENO;
 static enum log_level max_level = LOG_LEVEL_INFO;
@@ -33,22 +34,6 @@ void log_set_level(enum log_level level)
 	max_level = level;
 }
 
-/* Copy @text to @out with control characters as \xNN; returns the length. */
-static size_t escape(const char *text, char *out, size_t size)
-{
-	size_t n = 0;
-
-	for (; *text && n + 5 < size; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (c < 0x20 || c == 0x7f)
-			n += (size_t)snprintf(out + n, size - n, "\\x%02x", c);
-		else
-			out[n++] = (char)c;
-	}
-	return n;
-}
-
 void log_line(enum log_level level, const char *fmt, ...)
 {
 	static const char *const names[] = {"error", "warning", "info", "debug"};
@@ -69,7 +54,7 @@ void log_line(enum log_level level, const char *fmt, ...)
 	n = strftime(line, sizeof(line), "%Y-%m-%dT%H:%M:%S", &tm);
 	n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ldZ %s ", now.tv_nsec / 1000000,
 			      names[level]);
-	n += escape(text, line + n, sizeof(line) - n - 1);
+	n += text_escape(line + n, sizeof(line) - n - 1, text);
 	line[n++] = '\n';
 	/* A log that cannot be written has nobody left to tell. */
 	if (write(log_fd, line, n) < 0)

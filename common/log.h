@@ -2,7 +2,7 @@
 /*
  * The daemons' log: one line per event, `TIME LEVEL text`, on stderr or in a
  * file. Lines are written whole with one write(2), so threads never mix them.
- * Control characters in a text (a peer may have sent it) are shown as \xNN.
+ * What could disturb a terminal in a text (a peer may have sent it) is shown as \xNN.
  */
 #ifndef PS_LOG_H
 #define PS_LOG_H

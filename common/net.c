@@ -209,7 +209,7 @@ static int connect_one(const struct sockaddr *sa, socklen_t len, int timeout_ms,
 {
 	_cleanup_close_ int fd = -1;
 	nsec_t deadline = clock_monotonic() + (nsec_t)MAX(timeout_ms, 0) * NSEC_PER_MSEC;
-	int r, so_error = 0;
+	int r = 0, so_error = 0;
 	socklen_t so_len = sizeof(so_error);
 
 	fd = socket(sa->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -219,10 +219,14 @@ static int connect_one(const struct sockaddr *sa, socklen_t len, int timeout_ms,
 	if (r)
 		return r;
 	if (on_socket)
-		on_socket(ctx, fd);
+		on_socket(ctx, fd, sa);
 	/* EINTR leaves the connection under way, as EINPROGRESS does. */
 	if (connect(fd, sa, len) < 0 && errno != EINPROGRESS && errno != EINTR)
-		return -errno;
+		r = -errno;
+	if (on_socket)
+		on_socket(ctx, fd, NULL);
+	if (r)
+		return r;
 	r = net_wait(fd, POLLOUT, deadline, stop_fd);
 	if (r)
 		return r;

@@ -27,8 +27,11 @@ int net_listen_check(const char *address, uint16_t port, struct err *err);
 /* True when every address that @address stands for is loopback. */
 bool net_is_loopback(const char *address);
 
-/* Called on each new socket before it connects. */
-typedef void net_socket_fn(void *ctx, int fd);
+/*
+ * Called on each new socket twice: before it connects, with where @to; and when that is under
+ * way, or has failed, with NULL.
+ */
+typedef void net_socket_fn(void *ctx, int fd, const struct sockaddr *to);
 
 /*
  * Resolve @host and try all its addresses, IPv6 and IPv4 in turn; resolving and each try may take

@@ -50,6 +50,8 @@ struct output_config {
 	void *ctx;
 };
 
+/* Is that name of a file standard output? */
+bool output_is_stdout(const char *path);
 /* Could output_new() work? Makes nothing and leaves nothing behind. */
 int output_check(const struct output_config *config, struct err *err);
 

@@ -14,7 +14,7 @@
 #include "packet.h"
 #include "util.h"
 
-static bool path_is_stdout(const char *path)
+bool output_is_stdout(const char *path)
 {
 	return !strcmp(path, "stdout") || !strcmp(path, "-");
 }
@@ -68,7 +68,7 @@ int output_check(const struct output_config *config, struct err *err)
 	enum target target;
 	int r;
 
-	if (path_is_stdout(config->path))
+	if (output_is_stdout(config->path))
 		return check_stdout(err);
 	r = find_target(config->path, &target, err);
 	if (r < 0)
@@ -119,7 +119,7 @@ static int open_files(struct output *out, const struct output_config *config, st
 static int open_target(struct output *out, const struct output_config *config, struct err *err)
 {
 	struct sink *s = &out->sinks[0];
-	bool is_stdout = path_is_stdout(out->path);
+	bool is_stdout = output_is_stdout(out->path);
 	struct stat st;
 
 	if (output_is_files(out))
@@ -159,7 +159,7 @@ int output_new(const struct output_config *config, struct output **ret, struct e
 		r = err_sys(err, out->path ? -errno : -ENOMEM, "cannot set up the output");
 		goto out;
 	}
-	if (path_is_stdout(out->path)) {
+	if (output_is_stdout(out->path)) {
 		out->target = TARGET_STREAM;
 		r = check_stdout(err);
 	} else {

@@ -4,8 +4,8 @@
  * numbers are repeated here because common code does not see BPF's headers.
  * Pure functions over the caller's memory, so any thread may use them. What
  * comes back from packet_next() points into the run and lives as long as it.
- * A block is accepted only in the one form that we write ourselves: a peer has
- * no room to hide bytes in padding or options.
+ * A block is accepted only in the two forms that we write ourselves, with what the host left to
+ * the device and without it: a peer has no room to hide bytes in padding or options.
  */
 #include "packet.h"
 
@@ -13,12 +13,17 @@
 
 #include "util.h"
 
-#define BLOCK_TYPE    6u
-#define BLOCK_HEADER  28u
-#define BLOCK_TRAILER 16u
-#define OPT_FLAGS     2u /* epb_flags */
+#define BLOCK_TYPE      6u
+#define BLOCK_HEADER    28u
+#define BLOCK_OFFLOAD   16u /* the option that some have */
+#define BLOCK_TRAILER   16u
+#define OPT_FLAGS       2u /* epb_flags */
+#define OPT_CUSTOM      2989u
+#define OFFLOAD_LEN     12u
+#define OFFLOAD_PEN     32473u
+#define OFFLOAD_VERSION 1u
 
-/* Where the fields of a block are; the trailer's count from the end of the padding. */
+/* Where the fields of a block are; an option's and the trailer's count from its own start. */
 enum {
 	AT_TYPE = 0,
 	AT_TOTAL = 4,
@@ -27,6 +32,14 @@ enum {
 	AT_TIME_LOW = 16,
 	AT_CAPLEN = 20,
 	AT_LEN = 24,
+	AT_OFFLOAD_CODE = 0,
+	AT_OFFLOAD_LEN = 2,
+	AT_OFFLOAD_PEN = 4,
+	AT_GSO_SIZE = 8,
+	AT_GSO_SEGS = 10,
+	AT_CSUM = 12,
+	AT_VERSION = 13,
+	AT_ZERO = 14,
 	AT_FLAGS_CODE = 0,
 	AT_FLAGS_LEN = 2,
 	AT_FLAGS = 4,
@@ -51,6 +64,27 @@ static uint32_t block_size(uint32_t caplen)
 	return BLOCK_HEADER + ALIGN4(caplen) + BLOCK_TRAILER;
 }
 
+size_t packet_size(const struct packet *p)
+{
+	return block_size(p->caplen) + (p->has_offload ? BLOCK_OFFLOAD : 0);
+}
+
+static int read_offload(const uint8_t *o, struct packet *ret, struct err *err)
+{
+	if (get_le16(o + AT_OFFLOAD_CODE) != OPT_CUSTOM ||
+	    get_le16(o + AT_OFFLOAD_LEN) != OFFLOAD_LEN ||
+	    get_le32(o + AT_OFFLOAD_PEN) != OFFLOAD_PEN || o[AT_VERSION] != OFFLOAD_VERSION)
+		return err_set(err, -EBADMSG, "a packet block has an option that is not ours");
+	if (o[AT_CSUM] > PACKET_CSUM_PARTIAL || get_le16(o + AT_ZERO) != 0)
+		return err_set(err, -EBADMSG, "a packet block has a checksum state of %u, %#x",
+			       o[AT_CSUM], get_le16(o + AT_ZERO));
+	ret->has_offload = true;
+	ret->csum = o[AT_CSUM];
+	ret->gso_size = get_le16(o + AT_GSO_SIZE);
+	ret->gso_segs = get_le16(o + AT_GSO_SEGS);
+	return 0;
+}
+
 /* The direction (1 or 2), or -EBADMSG. */
 static int read_trailer(const uint8_t *t, uint32_t total, struct err *err)
 {
@@ -70,8 +104,9 @@ static int read_trailer(const uint8_t *t, uint32_t total, struct err *err)
 
 long packet_next(const uint8_t *run, size_t size, struct packet *ret, struct err *err)
 {
-	uint32_t total, caplen, len;
-	int direction;
+	uint32_t total, caplen, len, option;
+	struct packet p;
+	int direction, r = 0;
 
 	if (!size)
 		return 0;
@@ -88,7 +123,8 @@ long packet_next(const uint8_t *run, size_t size, struct packet *ret, struct err
 			       PACKET_CAPLEN_MAX);
 	if (caplen > len)
 		return err_set(err, -EBADMSG, "a packet of %u bytes has %u captured", len, caplen);
-	if (total != block_size(caplen))
+	option = total == block_size(caplen) + BLOCK_OFFLOAD ? BLOCK_OFFLOAD : 0;
+	if (total != block_size(caplen) + option)
 		return err_set(err, -EBADMSG, "a packet block of %u bytes should have %u", total,
 			       block_size(caplen));
 	if (total > size)
@@ -97,11 +133,10 @@ long packet_next(const uint8_t *run, size_t size, struct packet *ret, struct err
 	for (uint32_t i = caplen; i < ALIGN4(caplen); i++)
 		if (run[BLOCK_HEADER + i])
 			return err_set(err, -EBADMSG, "a packet's padding is not zero");
-	direction = read_trailer(run + BLOCK_HEADER + ALIGN4(caplen), total, err);
+	direction = read_trailer(run + total - BLOCK_TRAILER, total, err);
 	if (direction < 0)
 		return direction;
-
-	*ret = (struct packet){
+	p = (struct packet){
 		.interface_id = get_le32(run + AT_INTERFACE),
 		.time = (nsec_t)get_le32(run + AT_TIME_HIGH) << 32 | get_le32(run + AT_TIME_LOW),
 		.caplen = caplen,
@@ -109,13 +144,18 @@ long packet_next(const uint8_t *run, size_t size, struct packet *ret, struct err
 		.direction = direction,
 		.data = run + BLOCK_HEADER,
 	};
+	if (option)
+		r = read_offload(run + BLOCK_HEADER + ALIGN4(caplen), &p, err);
+	if (r < 0)
+		return r;
+	*ret = p;
 	return (long)total;
 }
 
 size_t packet_write(uint8_t *out, const struct packet *p)
 {
-	uint32_t total = block_size(p->caplen);
-	uint8_t *t = out + BLOCK_HEADER + ALIGN4(p->caplen);
+	uint32_t total = (uint32_t)packet_size(p);
+	uint8_t *o = out + BLOCK_HEADER + ALIGN4(p->caplen), *t = out + total - BLOCK_TRAILER;
 
 	put_le32(out + AT_TYPE, BLOCK_TYPE);
 	put_le32(out + AT_TOTAL, total);
@@ -127,6 +167,16 @@ size_t packet_write(uint8_t *out, const struct packet *p)
 	if (p->caplen)
 		memcpy(out + BLOCK_HEADER, p->data, p->caplen);
 	memset(out + BLOCK_HEADER + p->caplen, 0, ALIGN4(p->caplen) - p->caplen);
+	if (p->has_offload) {
+		put_le16(o + AT_OFFLOAD_CODE, OPT_CUSTOM);
+		put_le16(o + AT_OFFLOAD_LEN, OFFLOAD_LEN);
+		put_le32(o + AT_OFFLOAD_PEN, OFFLOAD_PEN);
+		put_le16(o + AT_GSO_SIZE, p->gso_size);
+		put_le16(o + AT_GSO_SEGS, p->gso_segs);
+		o[AT_CSUM] = p->csum;
+		o[AT_VERSION] = OFFLOAD_VERSION;
+		put_le16(o + AT_ZERO, 0);
+	}
 	put_le16(t + AT_FLAGS_CODE, OPT_FLAGS);
 	put_le16(t + AT_FLAGS_LEN, 4);
 	put_le32(t + AT_FLAGS, (uint32_t)p->direction);

@@ -32,6 +32,9 @@
 #define STREAM_INTERFACES_MAX 4096u      /* alive at a time, or in a HELLO */
 #define STREAM_NAME_MAX       64         /* agent and interface names, versions */
 #define STREAM_TEXT_MAX       256        /* an ERROR's sentence */
+#define STREAM_NOTE_MAX       1024       /* a NOTE's text */
+#define STREAM_HOOK_MAX       32         /* of an interface: what captures there, */
+#define STREAM_FILTER_MAX     1024       /* and the filter expression */
 
 enum stream_type {
 	STREAM_HELLO = 1,
@@ -51,6 +54,7 @@ enum stream_type {
 	 * encoded as a GAP. See agent/spool.h.
 	 */
 	STREAM_TALLY,
+	STREAM_NOTE, /* numbered */
 };
 
 /* A receiver skips an unknown type with this flag, and ends the session without it. */
@@ -93,8 +97,17 @@ struct stream_iface {
 	uint8_t mac[6];
 	bool gone; /* captured no more */
 	char name[STREAM_NAME_MAX + 1];
+	char netns_name[STREAM_NAME_MAX + 1]; /* not sent here but in struct stream_meta */
 	/* HELLO only: what the collector acknowledged so far, by direction - 1. */
 	struct ledger_count committed[2];
+};
+
+/* META: an interface and how it is captured. HELLO, which names thousands, has the first only. */
+struct stream_meta {
+	struct stream_iface iface;
+	char hook[STREAM_HOOK_MAX + 1];       /* "tcx", "xdp native", ...; empty: not told */
+	char netns_name[STREAM_NAME_MAX + 1]; /* of the network namespace; empty: none */
+	char filter[STREAM_FILTER_MAX + 1];   /* the expression (text_cut()); empty: none */
 };
 
 enum stream_clock_state { STREAM_CLOCK_UNKNOWN, STREAM_CLOCK_SYNCED, STREAM_CLOCK_FREE };
@@ -183,12 +196,33 @@ struct stream_stats_part {
 	uint32_t iface;
 	uint8_t direction;
 	struct ledger counts; /* COMMITTED is not sent: the collector knows better */
+	/* Then packets passed that nobody counted (CLOCK_REALTIME). */
+	struct ledger_span unseen;
 };
 
 struct stream_stats {
 	nsec_t time;
 	struct stream_stats_part *parts;
 	size_t n_parts;
+};
+
+/* A kind that we have no name for is a newer agent's, and as good as OTHER. */
+enum stream_note_kind {
+	STREAM_NOTE_OTHER,
+	STREAM_NOTE_FILTER,  /* the filter expression changed */
+	STREAM_NOTE_DEGRADE, /* a step of the degradation ladder, down or up */
+	STREAM_NOTE_LIMIT,   /* a rate limit took effect or ended */
+	STREAM_NOTE_BACKEND, /* what captures, and why */
+	STREAM_NOTE_CLOCK,   /* the wall clock was set, by so much */
+};
+
+/* Something happened to the capture at a moment that a reader of the packets should know of. */
+struct stream_note {
+	nsec_t time;    /* CLOCK_REALTIME */
+	uint8_t kind;   /* enum stream_note_kind */
+	bool has_iface; /* else it is about all of the agent */
+	uint32_t iface;
+	char text[STREAM_NOTE_MAX + 1];
 };
 
 struct stream_ack {
@@ -233,8 +267,8 @@ int stream_welcome_decode(const uint8_t *in, size_t n, struct stream_welcome *re
 void stream_error_encode(struct buf *out, const struct stream_error *m);
 int stream_error_decode(const uint8_t *in, size_t n, struct stream_error *ret, struct err *err);
 
-void stream_meta_encode(struct buf *out, const struct stream_iface *m);
-int stream_meta_decode(const uint8_t *in, size_t n, struct stream_iface *ret, struct err *err);
+void stream_meta_encode(struct buf *out, const struct stream_meta *m);
+int stream_meta_decode(const uint8_t *in, size_t n, struct stream_meta *ret, struct err *err);
 
 void stream_data_encode(uint8_t out[STREAM_DATA_HEAD], const struct stream_data *m);
 int stream_data_decode(const uint8_t *in, size_t n, struct stream_data *ret, struct err *err);
@@ -246,6 +280,11 @@ void stream_gap_free(struct stream_gap *m);
 void stream_stats_encode(struct buf *out, const struct stream_stats *m);
 int stream_stats_decode(const uint8_t *in, size_t n, struct stream_stats *ret, struct err *err);
 void stream_stats_free(struct stream_stats *m);
+
+/* "filter", "degrade", ...; "other" for a kind that we do not know. */
+const char *stream_note_name(uint8_t kind);
+void stream_note_encode(struct buf *out, const struct stream_note *m);
+int stream_note_decode(const uint8_t *in, size_t n, struct stream_note *ret, struct err *err);
 
 void stream_ack_encode(struct buf *out, const struct stream_ack *m);
 int stream_ack_decode(const uint8_t *in, size_t n, struct stream_ack *ret, struct err *err);

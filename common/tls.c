@@ -209,16 +209,21 @@ int tls_new(struct tls_context *ctx, int fd, const char *server_name, struct tls
 	return 0;
 }
 
+void tls_goodbye(struct tls *t)
+{
+	/* The socket does not block, so neither does this; what does not fit is lost. */
+	if (t->session && t->established && !t->failed && !t->said_goodbye)
+		gnutls_bye(t->session, GNUTLS_SHUT_WR);
+	t->said_goodbye = true;
+}
+
 struct tls *tls_free(struct tls *t)
 {
 	if (!t)
 		return NULL;
-	if (t->session) {
-		/* The socket does not block, so neither does this; what does not fit is lost. */
-		if (t->established && !t->failed)
-			gnutls_bye(t->session, GNUTLS_SHUT_WR);
+	tls_goodbye(t);
+	if (t->session)
 		gnutls_deinit(t->session);
-	}
 	tls_context_free(t->ctx);
 	free(t->server_name);
 	free(t);

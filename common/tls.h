@@ -47,6 +47,11 @@ struct tls_context *tls_context_free(struct tls_context *ctx);
  */
 int tls_new(struct tls_context *ctx, int fd, const char *server_name, struct tls **ret,
 	    struct err *err);
+/*
+ * Nothing more will be sent: tell the peer, as far as that goes without waiting. What it
+ * still says can be received. Plain text has no such word.
+ */
+void tls_goodbye(struct tls *t);
 /* Says goodbye if it can without waiting, and frees. */
 struct tls *tls_free(struct tls *t);
 

@@ -52,8 +52,9 @@ struct tls {
 	short events;
 	bool established;
 	bool verified; /* the callback has seen the certificate and agreed */
-	bool heard;    /* data has come in, so the peer has accepted us */
-	int failed;    /* -errno of the error that ended it */
+	bool said_goodbye;
+	bool heard; /* data has come in, so the peer has accepted us */
+	int failed; /* -errno of the error that ended it */
 
 	/* What the transport met, for the sentence. */
 	unsigned int sniffed; /* bytes of the first record header looked at: 0..2 */

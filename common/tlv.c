@@ -198,3 +198,36 @@ long tlv_count(const uint8_t *in, size_t size, uint16_t type)
 		n += t.type == type;
 	return more < 0 ? more : n;
 }
+
+int tlv_decode_array(const uint8_t *in, size_t n, uint16_t type, size_t max, size_t size,
+		     tlv_decode_fn *decode, void **ret, size_t *ret_n, struct err *err)
+{
+	struct tlv_reader r = {in, n};
+	long count = tlv_count(in, n, type);
+	struct tlv t;
+	char *array;
+
+	*ret = NULL;
+	*ret_n = 0;
+	if (count < 0)
+		return err_set(err, -EBADMSG, "the fields are cut short");
+	if ((size_t)count > max)
+		return err_set(err, -EBADMSG, "%ld entries, at most %zu", count, max);
+	if (!count)
+		return 0;
+	array = calloc((size_t)count, size);
+	if (!array)
+		return err_set(err, -ENOMEM, "out of memory");
+	*ret = array;
+	while (tlv_next(&r, &t) > 0) {
+		int e;
+
+		if (t.type != type)
+			continue;
+		e = decode(t.value, t.len, array + *ret_n * size, err);
+		if (e < 0)
+			return e;
+		(*ret_n)++;
+	}
+	return 0;
+}

@@ -75,4 +75,12 @@ int tlv_next(struct tlv_reader *r, struct tlv *ret);
 /* How many TLVs of @type there are; -EBADMSG: cut short. */
 long tlv_count(const uint8_t *in, size_t size, uint16_t type);
 
+/*
+ * Decode every nested TLV of @type, @max at most, into an array of structs of @size bytes, zeroed
+ * before. *ret is calloc'ed and is set, with *ret_n elements that may be freed, on failure too.
+ */
+typedef int tlv_decode_fn(const uint8_t *in, size_t n, void *into, struct err *err);
+int tlv_decode_array(const uint8_t *in, size_t n, uint16_t type, size_t max, size_t size,
+		     tlv_decode_fn *decode, void **ret, size_t *ret_n, struct err *err);
+
 #endif

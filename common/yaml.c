@@ -77,8 +77,8 @@ static const char *nearest(const struct yaml_walk *w, const char *prefix, const 
 	return found;
 }
 
-static void unknown_key(const struct yaml_walk *w, const struct yaml_item *item, const char *prefix,
-			const char *path)
+void yaml_unknown(const struct yaml_walk *w, const struct yaml_item *item, const char *prefix,
+		  const char *path)
 {
 	const char *near;
 	size_t length;
@@ -137,7 +137,7 @@ static void walk_map(const struct yaml_walk *w, struct yaml_item *map, const cha
 			yaml_report(w->errors, i->key_at, path, "given twice, first in line %zu",
 				    twin->key_at.line);
 		} else if (!key) {
-			unknown_key(w, i, prefix, path);
+			yaml_unknown(w, i, prefix, path);
 		} else if (strchr(i->key, '.')) {
 			yaml_report(
 				w->errors, i->key_at, path,

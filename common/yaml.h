@@ -25,6 +25,8 @@ enum yaml_type {
 	YAML_SIZE,      /* uint64_t bytes: 10MB, 65KB, 1GiB, or plain, which counts `unit` bytes;
 			   KB = 1024; min..max */
 	YAML_DURATION,  /* uint64_t nanoseconds: 1m, 30s, 100ms; a plain number counts `unit` ns */
+	YAML_RATE,      /* uint64_t bits per second: 10Mbit, 1Gbit, or plain; k = 1000; min..max */
+	YAML_PERCENT,   /* uint64_t: 25% or 25; min..max */
 	YAML_STRING,    /* char *: min..max bytes, max 0 = any; "" = not given */
 	YAML_ENUM,      /* int: index into `names`, any letter case */
 	YAML_PORTS,     /* struct yaml_ports: a list of 1..65535, or "8000-8100" */
@@ -32,6 +34,7 @@ enum yaml_type {
 	YAML_SERVERS,   /* struct yaml_servers: a list of "host:port", "[IPv6]:port" or
 			   {address: host, port: number} */
 	YAML_PORTS_MAP, /* struct yaml_ports_map: interface pattern -> list of ports */
+	YAML_BLOCKS,    /* struct yaml_blocks: name -> block of the keys in `sub` */
 	YAML_UNSUPPORTED, /* known, but this version cannot do it: an error that says so */
 	YAML_FOREIGN,     /* a key of another program, named in `help`: an error that says so */
 };
@@ -63,6 +66,14 @@ struct yaml_ports_map {
 	size_t n;
 };
 
+struct yaml_blocks {
+	struct yaml_block {
+		char *name;
+		void *value; /* sub_size bytes; zeros but for what the file says: no defaults */
+	} * v;
+	size_t n;
+};
+
 struct yaml_key {
 	const char *path; /* "output.server.address" */
 	enum yaml_type type;
@@ -71,6 +82,8 @@ struct yaml_key {
 	uint64_t unit; /* YAML_DURATION, YAML_SIZE: what a plain number counts; 0 = 1 */
 	/* YAML_ENUM, NULL at the end; "!name" is known, but this version cannot do it */
 	const char *const *names;
+	const struct yaml_key *sub; /* YAML_BLOCKS: single keys, no blocks */
+	size_t n_sub, sub_size;
 	const char *fallback; /* default, in the file's own syntax; NULL: zero */
 	const char *help;     /* one line */
 };
@@ -116,6 +129,12 @@ bool yaml_was_set(const struct yaml_errors *e, const char *path);
  */
 __attribute__((format(printf, 3, 4))) void yaml_error(struct yaml_errors *e, const char *path,
 						      const char *fmt, ...);
+
+/*
+ * Do two structs that were loaded by the same table have the same value of @key? Not for
+ * YAML_BLOCKS, nor for what is not a value.
+ */
+bool yaml_same(const struct yaml_key *key, const void *a, const void *b);
 
 /* Free what the table's keys own in @into. (yaml_free() is a symbol of libyaml.) */
 void yaml_release(const struct yaml_key *keys, size_t n_keys, void *into);

@@ -44,6 +44,13 @@ static bool has_control(const char *text, size_t length)
 	return false;
 }
 
+bool yaml_is_name(const char *text)
+{
+	size_t n = strlen(text);
+
+	return n && n < YAML_NAME_SIZE && !has_control(text, n);
+}
+
 static int check_string(const struct yaml_key *key, const struct yaml_item *item, struct err *err)
 {
 	/* The text itself is not shown: it may be a secret. */
@@ -279,8 +286,7 @@ static void load_ports_map(const struct yaml_walk *w, const struct yaml_key *key
 			if (strcmp(map->v[k].name, i->key) == 0)
 				yaml_report(w->errors, i->key_at, path, "given twice");
 		}
-		if (!*i->key || strlen(i->key) > YAML_NAME_SIZE - 1 ||
-		    has_control(i->key, strlen(i->key))) {
+		if (!yaml_is_name(i->key)) {
 			yaml_report(w->errors, i->key_at, path, "not a possible name");
 			continue;
 		}
@@ -321,6 +327,9 @@ void yaml_set(const struct yaml_walk *w, const struct yaml_key *key, struct yaml
 		break;
 	case YAML_PORTS_MAP:
 		load_ports_map(w, key, item);
+		break;
+	case YAML_BLOCKS:
+		yaml_blocks_load(w, key, item);
 		break;
 	default:
 		if (item->kind != NODE_SCALAR)
@@ -385,6 +394,9 @@ void yaml_release(const struct yaml_key *keys, size_t n_keys, void *into)
 				free(map->v[k].name);
 			free(map->v);
 			*map = (struct yaml_ports_map){0};
+			break;
+		case YAML_BLOCKS:
+			yaml_blocks_release(&keys[i], member(&w, &keys[i]));
 			break;
 		default:
 			break;

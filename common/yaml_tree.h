@@ -6,6 +6,7 @@
  *	yaml_tree.c	text -> nodes (libyaml's events)
  *	yaml_value.c	scalar -> number, size, duration, ...
  *	yaml_set.c	nodes -> fields of the struct
+ *	yaml_blocks.c	named blocks of keys
  *	yaml_errors.c	the lines to report, the places of keys
  *	yaml.c		the walk along the table of keys
  */
@@ -18,6 +19,7 @@
 
 #include "err.h"
 
+struct yaml_blocks;
 struct yaml_errors;
 struct yaml_key;
 struct yaml_ports;
@@ -84,10 +86,20 @@ void yaml_set_defaults(const struct yaml_walk *w);
 /* The value of a key of the table, or a line in the errors. @item is not NODE_NULL. */
 void yaml_set(const struct yaml_walk *w, const struct yaml_key *key, struct yaml_item *item);
 
+/* The same for a YAML_BLOCKS. */
+void yaml_blocks_load(const struct yaml_walk *w, const struct yaml_key *key,
+		      struct yaml_item *node);
+void yaml_blocks_release(const struct yaml_key *key, struct yaml_blocks *blocks);
+
 #define YAML_PATH_SIZE 256
 #define YAML_NAME_SIZE 65 /* of a map's entry, or of an unknown key that is worth a guess */
 /* @prefix.@name, with what people typed made harmless. */
 void yaml_join(char out[static YAML_PATH_SIZE], const char *prefix, const char *name);
+/* Can the text be the name of an entry of a map? */
+bool yaml_is_name(const char *text);
+/* Report that @item's key, in the block @prefix and with the name @path, is not in the table. */
+void yaml_unknown(const struct yaml_walk *w, const struct yaml_item *item, const char *prefix,
+		  const char *path);
 
 /* Add a line. @path is the full name of the key. */
 __attribute__((format(printf, 4, 5))) void yaml_report(struct yaml_errors *e, struct yaml_place at,

@@ -34,6 +34,13 @@ static const struct unit sizes[] = {
 	{NULL, 0},
 };
 
+static const struct unit rates[] = {
+	{"bit", 1},  {"kbit", 1000}, {"Mbit", 1000000}, {"Gbit", 1000000000},
+	{"k", 1000}, {"M", 1000000}, {"G", 1000000000}, {NULL, 0},
+};
+
+static const struct unit percents[] = {{"%", 1}, {NULL, 0}};
+
 static const struct unit durations[] = {
 	{"ns", 1},           {"us", NSEC_PER_USEC},    {"ms", NSEC_PER_MSEC},
 	{"s", NSEC_PER_SEC}, {"m", 60 * NSEC_PER_SEC}, {"h", 3600 * NSEC_PER_SEC},
@@ -180,6 +187,12 @@ int yaml_value_number(const struct yaml_key *key, const char *text, uint64_t *re
 	if (key->type == YAML_SIZE) {
 		units = sizes;
 		form = "a size such as 64KB, 10MB or 1GB";
+	} else if (key->type == YAML_RATE) {
+		units = rates;
+		form = "a rate such as 500kbit, 10Mbit or 1Gbit";
+	} else if (key->type == YAML_PERCENT) {
+		units = percents;
+		form = "a share such as 25%";
 	} else if (key->type == YAML_DURATION) {
 		units = durations;
 		form = "a duration such as 100ms, 30s or 1m30s";

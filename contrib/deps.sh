@@ -5,10 +5,10 @@
 # shellcheck disable=SC2206 # the lists are split into words on purpose
 set -eu
 
-build="gcc libc6-dev make pkg-config clang llvm bpftool libbpf-dev libmnl-dev zlib1g-dev
-	libgnutls28-dev libyaml-dev"
+build="gcc libc6-dev make pkg-config clang llvm bpftool libbpf-dev libmnl-dev libpcap-dev
+	libcap-ng-dev zlib1g-dev libgnutls28-dev libyaml-dev"
 # Worth having; the build goes on without them.
-build_optional="libisal-dev"
+build_optional="libisal-dev libxdp-dev libseccomp-dev"
 test="libcmocka-dev python3 iproute2 tcpdump tcpreplay procps gnutls-bin openssl libclang-rt-dev"
 test_optional="wireshark-common ethtool nftables"
 lint="git clang-format mandoc shellcheck python3"

@@ -33,6 +33,23 @@ static const struct stream_iface sample_ifaces[2] = {
 	},
 };
 
+static const struct stream_meta sample_meta = {
+	.iface =
+		{
+			.id = 1,
+			.ifindex = 2,
+			.netns = 4026531840,
+			.link_type = 1,
+			.snaplen = 65535,
+			.speed_mbps = 10000,
+			.mac = {0x02, 0, 0x5e, 0x10, 0, 1},
+			.name = "eth0",
+		},
+	.hook = "af_xdp zero-copy",
+	.netns_name = "blue",
+	.filter = "tcp port 443 and not host 192.0.2.1",
+};
+
 static const struct stream_hello sample_hello = {
 	.recovered = true,
 	.clock_state = STREAM_CLOCK_SYNCED,
@@ -101,14 +118,25 @@ static const struct stream_stats_part sample_stats_parts[2] = {
 		      [LEDGER_LOST_ERROR] = {0, 1},
 		      [LEDGER_LOST_QUEUE] = {5, 500},
 		      [LEDGER_LOST_SPOOL] = {6, 600},
-		      [LEDGER_LOST_OUTPUT] = {7, 0}}},
-	{.iface = 7, .direction = 2},
+		      [LEDGER_LOST_OUTPUT] = {7, 0},
+		      [LEDGER_DUPLICATES] = {1, 99},
+		      [LEDGER_RATE_LIMITED] = {2, 200},
+		      [LEDGER_SLICED] = {40, 4000}}},
+	{.iface = 7, .direction = 2, .unseen = {1600000000000000000, 1650000000000000000}},
 };
 
 static const struct stream_stats sample_stats = {
 	.time = 1700000000000000005,
 	.parts = (struct stream_stats_part *)(uintptr_t)sample_stats_parts,
 	.n_parts = ARRAY_SIZE(sample_stats_parts),
+};
+
+static const struct stream_note sample_note = {
+	.time = 1700000000000000008,
+	.kind = STREAM_NOTE_FILTER,
+	.has_iface = true,
+	.iface = 7,
+	.text = "tcp port 443 and host \xc3\xbc.example",
 };
 
 static const struct stream_ack sample_ack = {.written = 8, .durable = 6, .credit = 65536};
@@ -147,14 +175,14 @@ static inline void nothing_to_free(const void *m)
 		return 0;                                                            \
 	}
 
-#define sample_meta sample_ifaces[0]
 CODEC(hello, stream_hello, stream_hello_encode, stream_hello_decode, stream_hello_free)
 CODEC(welcome, stream_welcome, stream_welcome_encode, stream_welcome_decode, nothing_to_free)
 CODEC(error, stream_error, stream_error_encode, stream_error_decode, nothing_to_free)
-CODEC(meta, stream_iface, stream_meta_encode, stream_meta_decode, nothing_to_free)
+CODEC(meta, stream_meta, stream_meta_encode, stream_meta_decode, nothing_to_free)
 CODEC(data, stream_data, data_put, stream_data_decode, nothing_to_free)
 CODEC(gap, stream_gap, stream_gap_encode, stream_gap_decode, stream_gap_free)
 CODEC(stats, stream_stats, stream_stats_encode, stream_stats_decode, stream_stats_free)
+CODEC(note, stream_note, stream_note_encode, stream_note_decode, nothing_to_free)
 CODEC(ack, stream_ack, stream_ack_encode, stream_ack_decode, nothing_to_free)
 CODEC(ping, stream_ping, stream_ping_encode, stream_ping_decode, nothing_to_free)
 CODEC(bye, stream_bye, stream_bye_encode, stream_bye_decode, nothing_to_free)
@@ -164,8 +192,8 @@ struct sample_codec {
 	int (*again)(const uint8_t *in, size_t n, struct buf *out, struct err *err);
 };
 
-/* By enum stream_type; CONTROL has no body in this version. */
-static const struct sample_codec sample_codecs[STREAM_CONTROL + 1] = {
+/* By enum stream_type; CONTROL has no body in this version, TALLY that of GAP. */
+static const struct sample_codec sample_codecs[STREAM_NOTE + 1] = {
 	[STREAM_HELLO] = {hello_sample, hello_again},
 	[STREAM_WELCOME] = {welcome_sample, welcome_again},
 	[STREAM_ERROR] = {error_sample, error_again},
@@ -177,6 +205,7 @@ static const struct sample_codec sample_codecs[STREAM_CONTROL + 1] = {
 	[STREAM_PING] = {ping_sample, ping_again},
 	[STREAM_PONG] = {ping_sample, ping_again},
 	[STREAM_BYE] = {bye_sample, bye_again},
+	[STREAM_NOTE] = {note_sample, note_again},
 };
 
 #endif

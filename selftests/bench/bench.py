@@ -6,26 +6,37 @@ One `name value unit` line per figure; where a peer is installed also
 `name ratio-to-peer` (ours divided by the peer's, below 1 is better for us). CPU is what
 the kernel's scheduler charged to the process (/proc/PID/task/*/schedstat), so it leaves
 out what the hooks and packet sockets cost in the sender's context; that is given by
-`kernel_*`. Rounds of the programs alternate, the median is shown.
+`kernel_*`, by `filter_*` (a packet that the expression rejects: ours by test runs, `_sender` as
+what a sender's CPU takes longer) and by `host_throughput_*` (of a TCP connection, by that without
+any program). Rounds of the programs alternate, the median is shown.
 """
+import contextlib
 import glob
+import json
 import os
 import re
+import resource
 import shutil
+import socket
 import statistics
+import struct
 import subprocess
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../e2e"))
 import harness  # noqa: E402
 import pcap  # noqa: E402
+import tcp  # noqa: E402
+import tcprog  # noqa: E402
 import traffic  # noqa: E402
 
 QUICK = bool(os.environ.get("PS_QUICK"))
 ROUNDS = 1 if QUICK else 3
 SECONDS = 3 if QUICK else 6
 PPS = 40000
+SO_MAX_PACING_RATE = 47
 
 
 def show(name, value, unit):
@@ -204,6 +215,143 @@ def highest_rate(lab, program, count):
     return low
 
 
+# On blast's packets, UDP from port 1111 to 2222, all of them have to look at addresses or ports or
+# behind them before they say no.
+FILTERS = {
+    "port": "udp port 443",
+    "ports": "udp and not (port 2222 or port 53 or portrange 8000-9000)",
+    "net": "net 198.51.0.0/16 or net 203.0.113.0/24 or src net 172.16.0.0/12",
+    "host_and_port": "(host 192.0.2.7 and tcp port 443) or (udp port 53 and less 100)",
+    "bytes": "udp[8:4] = 0x12345678 and ip[8] > 200",
+}
+
+
+@contextlib.contextmanager
+def watching(lab, program, expression=None, extra=""):
+    """With ours, a peer or nothing on ps1, writing to a file."""
+    path = lab.path("watching.pcap")
+    if program == "none":
+        yield
+        return
+    if program == "ours":
+        config = "backend: tc\n" + (f"filter: '{expression}'\n" if expression else "") + extra
+        d = lab.agent(config, output=path)
+    else:
+        d = lab.spawn("tcpdump", ["tcpdump", "-i", "ps1", "-B", "32768", "-w", path] +
+                      (["-s", "66"] if extra else []) + ([expression] if expression else []),
+                      ns=lab.rx)
+        d.wait_for("listening on")
+    try:
+        yield
+    finally:
+        d.stop()
+        os.unlink(path)
+        kept = re.findall(r"(\d+) packets seen, (\d+) captured|"
+                          r"(\d+) packets captured\s+(\d+) packets received", d.text())
+        if kept and not expression:
+            numbers = sorted(int(n) for n in kept[-1] if n)
+            print(f"# {program} captured {numbers[0]} of {numbers[1]} packets")
+
+
+def at_the_hook(lab):
+    """What all of our programs at ps1's ingress take for one packet."""
+    data, ctx = lab.path("packet"), lab.path("ctx")
+    index = json.loads(harness.run("ip", "-n", lab.rx, "-j", "link", "show", "ps1").stdout)[0]["ifindex"]
+    with open(data, "wb") as f:
+        f.write(traffic.ether(0x0800, traffic.ipv4(17, traffic.l4(1111, 2222, 154))))
+    with open(ctx, "wb") as f:  # struct __sk_buff up to ifindex
+        f.write(struct.pack("=40xI", index))
+    with harness.inside(lab.rx):
+        programs = tcprog.tcx_ids(index, tcprog.TCX_INGRESS)
+    runs = [harness.run("ip", "netns", "exec", lab.rx, "bpftool", "prog", "run", "id", programs[0],
+                        "data_in", data, "ctx_in", ctx, "repeat", 100000).stdout.decode()
+            for _ in range(5)] if programs else []
+    return min((int(re.search(r"duration \(average\): (\d+)ns", r)[1]) for r in runs), default=None)
+
+
+def filters(lab):
+    """One and the same sender, in whose context the hooks run, so what it takes longer is the
+    filter's. CPU time, and the best of each: who else was on the machine only adds."""
+    count, rounds = (100_000, 2) if QUICK else (400_000, 4)
+    programs = ["none", "ours"] + ["tcpdump"] * bool(shutil.which("tcpdump"))
+    for name, expression in FILTERS.items():
+        times, hook = {p: [] for p in programs}, None
+        for _ in range(rounds):
+            for p in programs:
+                with watching(lab, p, expression):
+                    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    sent = lab.blast(count)
+                    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                    if p == "ours" and not hook:
+                        hook = at_the_hook(lab)
+                times[p].append((after.ru_utime + after.ru_stime - before.ru_utime -
+                                 before.ru_stime) / sent * 1e9)
+        if hook:
+            show(f"filter_{name}", hook, "ns")
+        cost = {p: min(t) - min(times["none"]) for p, t in times.items()}
+        for p in programs[1:]:
+            show(f"filter_{name}_sender_{p}", cost[p], "ns")
+        if min(cost["ours"], cost.get("tcpdump", 0)) > 0:
+            ratio(f"filter_{name}_sender", cost["ours"], "tcpdump", cost["tcpdump"])
+
+
+def pump(lab, volume, pace):
+    """Bytes per second of one connection; @pace: the most it sends of them, 0 for all it can."""
+    family, block = socket.AF_INET, bytes(1 << 20)
+    with harness.make_socket(lab.rx, family, socket.SOCK_STREAM) as listener, \
+            harness.make_socket(lab.tx, family, socket.SOCK_STREAM) as s:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((tcp.ADDRESSES[family][1], tcp.PORT))
+        listener.listen()
+        if pace:
+            s.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, pace)
+        s.connect((tcp.ADDRESSES[family][1], tcp.PORT))
+
+        def send():
+            for _ in range(volume >> 20):
+                s.sendall(block)
+            s.shutdown(socket.SHUT_WR)
+        sender, start = threading.Thread(target=send), time.monotonic()
+        with listener.accept()[0] as c:
+            sender.start()
+            room = bytearray(1 << 20)
+            while c.recv_into(room):
+                pass
+        sender.join()
+    return volume / (time.monotonic() - start)
+
+
+# What is captured of a connection, and how fast it sends (bytes per second, 0: as fast as it can).
+TRANSFERS = {
+    "all": (None, "", 0),
+    "headers": (None, "slice: headers\n", 0),
+    "nothing": ("udp port 9", "", 0),
+    "all_paced": (None, "", 100_000_000),
+}
+
+
+def host_throughput(name, expression, extra, pace):
+    """What the host keeps of its throughput."""
+    lab = harness.Lab(mtu=1500)
+    try:
+        tcp.connect(lab)
+        volume, rounds = (64 << 20, 3) if QUICK else (512 << 20, 4)
+        programs = ["none", "ours"] + ["tcpdump"] * bool(shutil.which("tcpdump"))
+        rates = {p: [] for p in programs}
+        for _ in range(rounds):
+            for p in programs:
+                with watching(lab, p, expression, extra):
+                    rates[p].append(pump(lab, volume, pace))
+        kept = {p: statistics.median(r) / statistics.median(rates["none"]) for p, r in rates.items()}
+        show(f"host_throughput_{name}", statistics.median(rates["none"]) * 8 / 1e9, "Gbit/s")
+        show(f"host_throughput_{name}_ratio", kept["ours"], "of-none")
+        if "tcpdump" in kept:
+            show(f"host_throughput_{name}_ratio_tcpdump", kept["tcpdump"], "of-none")
+            ratio(f"host_throughput_{name}", kept["ours"], "tcpdump", kept["tcpdump"])
+    finally:
+        lab.close()
+
+
 def main():
     if os.geteuid():
         sys.exit("bench: run as root, namespaces and BPF need it")
@@ -218,6 +366,9 @@ def main():
         cpu_per_packet(lab, path, n, size)
         kernel_cost(lab, path, n)
         kernel_not_wanted()
+        filters(lab)
+        for name, (expression, extra, pace) in TRANSFERS.items():
+            host_throughput(name, expression, extra, pace)
         latency(lab)
         rates = {p: highest_rate(lab, p, 1_000_000) for p in ("ours", "tcpdump", "dumpcap")
                  if p == "ours" or shutil.which(p)}

@@ -96,6 +96,8 @@ static void note_map(struct env *e, int fd)
 		e->interfaces = fd;
 	else if (!strcmp(info.name, "heartbeat"))
 		e->heartbeat = fd;
+	else if (!strcmp(info.name, "buckets"))
+		e->buckets = fd;
 }
 
 /*
@@ -163,7 +165,9 @@ void env_attach(struct env *e, const char *name, const struct iface_rule *rule)
 
 void env_rule(struct env *e, uint32_t ifindex, const struct iface_rule *rule)
 {
-	assert_int_equal(bpf_map_update_elem(e->interfaces, &ifindex, rule, BPF_ANY), 0);
+	uint64_t key = IFACE_KEY(0, ifindex);
+
+	assert_int_equal(bpf_map_update_elem(e->interfaces, &key, rule, BPF_ANY), 0);
 }
 
 struct capture_counts env_counts(struct env *e, uint32_t slot, enum direction direction)
@@ -193,7 +197,7 @@ enum capture_counter env_packet(struct env *e, enum direction direction, const u
 		assert_int_equal(after.bytes[i] - before.bytes[i], n * size);
 		if (i == CAPTURE_SEEN) {
 			assert_int_equal(n, 1);
-		} else if (n) {
+		} else if (n && i < CAPTURE_DUPLICATES) {
 			assert_int_equal(n, 1);
 			assert_int_equal(found, CAPTURE_COUNTERS);
 			found = (enum capture_counter)i;
@@ -201,6 +205,8 @@ enum capture_counter env_packet(struct env *e, enum direction direction, const u
 	}
 	return found;
 }
+
+const struct wall_map env_no_wall = {.n = 1};
 
 static int on_block(void *ctx, const struct epb_header *header, const void *rest)
 {
@@ -212,7 +218,7 @@ static int on_block(void *ctx, const struct epb_header *header, const void *rest
 	b = &e->blocks[e->nblocks++];
 	b->header = *header;
 	assert_true(header->total_len >= EPB_HEADER + EPB_TRAILER);
-	assert_true(header->total_len <= EPB_SIZE(SNAPLEN_MAX));
+	assert_true(header->total_len <= EPB_SIZE_MAX(SNAPLEN_MAX));
 	b->rest = malloc(header->total_len - EPB_HEADER);
 	assert_non_null(b->rest);
 	memcpy(b->rest, rest, header->total_len - EPB_HEADER);
@@ -225,7 +231,7 @@ size_t env_drain(struct env *e)
 	long n;
 
 	forget_blocks(e);
-	n = ops->drain(e->capture, UINT64_MAX, 0, on_block, e, &left);
+	n = ops->drain(e->capture, UINT64_MAX, &env_no_wall, on_block, e, &left);
 	assert_int_equal(n, e->nblocks);
 	assert_false(left);
 	return e->nblocks;
@@ -239,7 +245,7 @@ void env_expect(struct env *e, size_t n)
 	forget_blocks(e);
 	while (e->nblocks < n && clock_monotonic() < end) {
 		ops->wait(e->capture, 100);
-		ops->drain(e->capture, UINT64_MAX, 0, on_block, e, &left);
+		ops->drain(e->capture, UINT64_MAX, &env_no_wall, on_block, e, &left);
 	}
 	assert_int_equal(e->nblocks, n);
 }
@@ -247,22 +253,30 @@ void env_expect(struct env *e, size_t n)
 void env_check_block(const struct env_block *b, uint32_t id, const uint8_t *data, size_t caplen,
 		     size_t len, enum direction direction)
 {
-	size_t padded = ALIGN4(caplen);
+	env_check_offload(b, id, data, caplen, len, direction, NULL);
+}
+
+void env_check_offload(const struct env_block *b, uint32_t id, const uint8_t *data, size_t caplen,
+		       size_t len, enum direction direction, const struct epb_offload *offload)
+{
+	size_t padded = ALIGN4(caplen), options = offload ? sizeof(*offload) : 0;
 	struct epb_trailer trailer;
 
 	assert_int_equal(b->header.type, 6);
-	assert_int_equal(b->header.total_len, 28 + padded + 16);
+	assert_int_equal(b->header.total_len, 28 + padded + options + 16);
 	assert_int_equal(b->header.interface_id, id);
 	assert_int_equal(b->header.caplen, caplen);
 	assert_int_equal(b->header.len, len);
 	assert_memory_equal(b->rest, data, caplen);
 	for (size_t i = caplen; i < padded; i++)
 		assert_int_equal(b->rest[i], 0);
-	memcpy(&trailer, b->rest + padded, sizeof(trailer));
+	if (offload)
+		assert_memory_equal(b->rest + padded, offload, sizeof(*offload));
+	memcpy(&trailer, b->rest + padded + options, sizeof(trailer));
 	assert_int_equal(trailer.flags_code, 2);
 	assert_int_equal(trailer.flags_len, 4);
 	assert_int_equal(trailer.flags, direction);
 	assert_int_equal(trailer.end_code, 0);
 	assert_int_equal(trailer.end_len, 0);
-	assert_int_equal(trailer.total_len, 28 + padded + 16);
+	assert_int_equal(trailer.total_len, 28 + padded + options + 16);
 }

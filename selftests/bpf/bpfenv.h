@@ -38,9 +38,9 @@ struct env_block {
 
 struct env {
 	struct capture *capture;
-	int ingress, egress; /* programs */
-	int interfaces, heartbeat;
-	struct env_block *blocks; /* of the last env_drain() */
+	int ingress, egress;                /* programs */
+	int interfaces, heartbeat, buckets; /* maps */
+	struct env_block *blocks;           /* of the last env_drain() */
 	size_t nblocks;
 };
 
@@ -56,6 +56,8 @@ void env_rule(struct env *e, uint32_t ifindex, const struct iface_rule *rule);
 enum capture_counter env_packet(struct env *e, enum direction direction, const uint8_t *data,
 				size_t size);
 struct capture_counts env_counts(struct env *e, uint32_t slot, enum direction direction);
+/* Leaves stamps as they are, for drain(). */
+extern const struct wall_map env_no_wall;
 /* Take everything out of the rings, unstamped. Returns the number of blocks. */
 size_t env_drain(struct env *e);
 /* As env_drain(), waiting up to 5 s until there are @n. */
@@ -63,5 +65,8 @@ void env_expect(struct env *e, size_t n);
 /* Fail unless @b is exactly the block of this packet. */
 void env_check_block(const struct env_block *b, uint32_t id, const uint8_t *data, size_t caplen,
 		     size_t len, enum direction direction);
+/* The same with this option. */
+void env_check_offload(const struct env_block *b, uint32_t id, const uint8_t *data, size_t caplen,
+		       size_t len, enum direction direction, const struct epb_offload *offload);
 
 #endif

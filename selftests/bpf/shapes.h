@@ -160,4 +160,71 @@ static inline bool shape_find_ports(const uint8_t *p, size_t len, bool raw_ip, u
 	return true;
 }
 
+static inline uint32_t shape_rnd(void)
+{
+	static uint32_t x = 2463534242u;
+
+	x ^= x << 13;
+	x ^= x >> 17;
+	x ^= x << 5;
+	return x;
+}
+
+/* A packet that is nearly right, with a few bytes changed and its end cut, not below @least. */
+static inline void shape_random(struct shape *s, size_t least)
+{
+	static const uint8_t extensions[] = {0, 43, 51, 60, 135, 139, 140};
+	const unsigned int n_extensions = sizeof(extensions);
+	unsigned int type = shape_rnd() % 2 ? 0x800 : 0x86dd;
+	unsigned int tags = shape_rnd() % 4;
+
+	shape_ethernet(s, tags ? 0x8100 : type);
+	for (unsigned int i = 1; i <= tags; i++)
+		shape_tag(s, shape_rnd() % 4096, i == tags ? type : 0x88a8);
+	if (type == 0x800) {
+		shape_ipv4(s, shape_rnd() % 2 ? 6 : 17, shape_rnd() % 11 * 4, 0, 1);
+	} else {
+		unsigned int n = shape_rnd() % 6;
+		uint8_t next = n ? extensions[shape_rnd() % n_extensions] : 6;
+
+		shape_ipv6(s, next);
+		while (n--) {
+			uint8_t this = next;
+
+			next = n ? extensions[shape_rnd() % n_extensions] : 6;
+			shape_extension(s, this, next, (uint8_t)(shape_rnd() % 3));
+		}
+	}
+	shape_ports(s);
+	for (unsigned int n = shape_rnd() % 4; n--;)
+		s->data[12 + shape_rnd() % (s->len - 12)] = (uint8_t)shape_rnd();
+	if (shape_rnd() % 4 == 0)
+		s->len = least + shape_rnd() % (s->len - least + 1);
+}
+
+/* A fragment, or none, of one of a few datagrams: first and later ones meet. */
+static inline void shape_random_fragment(struct shape *s)
+{
+	static const unsigned int offsets[] = {0, 1, 2, 8};
+	unsigned int offset = offsets[shape_rnd() % 4], more = shape_rnd() % 2;
+	unsigned int id = shape_rnd() % 4;
+	uint8_t proto = shape_rnd() % 4 ? 17 : 1;
+
+	if (shape_rnd() % 2) {
+		shape_ethernet(s, 0x800);
+		shape_ipv4(s, proto, 0, more << 13 | offset, id);
+	} else {
+		shape_ethernet(s, 0x86dd);
+		shape_ipv6(s, 44);
+		shape_fragment(s, proto, offset << 3 | more, (uint8_t)id);
+	}
+	if (offset)
+		shape_fill(s, 0x77, 32);
+	else
+		shape_ports(s);
+	/* Others than all the rest have. */
+	if (!offset && shape_rnd() % 2)
+		s->data[s->ports_end - 1]++;
+}
+
 #endif

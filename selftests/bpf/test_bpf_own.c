@@ -115,7 +115,7 @@ static int new_socket(struct env *e, bool own)
 	assert_true(fd >= 0);
 	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
 	if (own)
-		assert_int_equal(ops->own_socket(e->capture, fd, &err), 0);
+		assert_int_equal(ops->own_socket(e->capture, fd, NULL, &err), 0);
 	return fd;
 }
 
@@ -216,7 +216,7 @@ static void check_long_stream(struct env *e, const char *address)
 	for (int i = 0; i < OWN_GENERATIONS + OWN_COOKIES; i++) {
 		close(new_socket(e, true));
 		/* As the uplink does after each: else the hooks would forget it. */
-		assert_int_equal(ops->own_socket(e->capture, fd, &err), 0);
+		assert_int_equal(ops->own_socket(e->capture, fd, NULL, &err), 0);
 	}
 	env_drain(e);
 	exchange(fd);

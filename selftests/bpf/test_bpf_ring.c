@@ -173,10 +173,14 @@ static void rings_merge_in_order_of_time_up_to_the_horizon(void **state)
 	}
 	sched_setaffinity(0, sizeof(before), &before);
 	/* The callback stops after its third block, the horizon after the twentieth. */
-	assert_int_equal(capture_ringbuf.drain(env.capture, half, 0, count_only, &seen, &left), 3);
+	assert_int_equal(
+		capture_ringbuf.drain(env.capture, half, &env_no_wall, count_only, &seen, &left),
+		3);
 	assert_true(left);
 	seen = 10;
-	assert_int_equal(capture_ringbuf.drain(env.capture, half, 0, count_only, &seen, &left), 17);
+	assert_int_equal(
+		capture_ringbuf.drain(env.capture, half, &env_no_wall, count_only, &seen, &left),
+		17);
 	assert_true(left);
 	assert_int_equal(env_drain(&env), 20);
 	for (size_t i = 0; i < env.nblocks; i++) {

@@ -5,6 +5,7 @@
  * network namespace of our own, which is down.
  */
 #include <bpf/bpf.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -395,58 +396,18 @@ static void loopback_egress_counts_nothing(void **state)
 }
 
 /* xorshift: the same packets every time. */
-static uint32_t rnd(void)
-{
-	static uint32_t x = 2463534242u;
-
-	x ^= x << 13;
-	x ^= x >> 17;
-	x ^= x << 5;
-	return x;
-}
-
-/* A packet that is nearly right, with a few bytes changed and its end cut. */
-static void random_shape(struct shape *s)
-{
-	unsigned int type = rnd() % 2 ? 0x800 : 0x86dd;
-	unsigned int tags = rnd() % 4;
-
-	shape_ethernet(s, tags ? 0x8100 : type);
-	for (unsigned int i = 1; i <= tags; i++)
-		shape_tag(s, rnd() % 4096, i == tags ? type : 0x88a8);
-	if (type == 0x800) {
-		shape_ipv4(s, rnd() % 2 ? 6 : 17, rnd() % 11 * 4, 0, 1);
-	} else {
-		unsigned int n = rnd() % 6;
-		uint8_t next = n ? extensions[rnd() % ARRAY_SIZE(extensions)] : 6;
-
-		shape_ipv6(s, next);
-		while (n--) {
-			uint8_t this = next;
-
-			next = n ? extensions[rnd() % ARRAY_SIZE(extensions)] : 6;
-			shape_extension(s, this, next, (uint8_t)(rnd() % 3));
-		}
-	}
-	shape_ports(s);
-	for (unsigned int n = rnd() % 4; n--;)
-		s->data[12 + rnd() % (s->len - 12)] = (uint8_t)rnd();
-	if (rnd() % 4 == 0)
-		s->len = RUN_MIN + rnd() % (s->len - RUN_MIN + 1);
-}
-
 static void random_packets_agree_with_the_second_opinion(void **state)
 {
 	(void)state;
 	ENV_SKIP();
 	for (int i = 0; i < 6000; i++) {
 		enum capture_counter wanted = CAPTURE_RULED_OUT;
-		bool raw_ip = rnd() % 8 == 0;
+		bool raw_ip = shape_rnd() % 8 == 0;
 		uint16_t ports[2];
 		struct shape s;
 		size_t skip = 0;
 
-		random_shape(&s);
+		shape_random(&s, RUN_MIN);
 		if (raw_ip && s.len > 14 + RUN_MIN)
 			skip = 14;
 		memmove(s.data, s.data + skip, s.len - skip);
@@ -466,6 +427,49 @@ static void random_packets_agree_with_the_second_opinion(void **state)
 			 wanted == CAPTURE_CAPTURED ? "captured" : "ruled out");
 	}
 	env_drain(&env);
+}
+
+static void segments_of_every_size_and_number_are_told(void **state)
+{
+	static const uint16_t sizes[] = {1, 536, 1448, 9000, EPB_GSO_BY_FRAGS};
+	static const uint16_t numbers[] = {0, 1, 2, 45, 65535};
+	struct iface_rule rule = all;
+	struct shape s;
+
+	(void)state;
+	ENV_SKIP();
+	shape_ethernet(&s, 0x800);
+	shape_ipv4(&s, 6, 0, 0, 1);
+	shape_ports(&s);
+	for (size_t i = 0; i < ARRAY_SIZE(sizes) * ARRAY_SIZE(numbers); i++) {
+		struct __sk_buff skb = {
+			.gso_size = sizes[i / ARRAY_SIZE(numbers)],
+			.gso_segs = numbers[i % ARRAY_SIZE(numbers)],
+		};
+		struct epb_offload want = {
+			.code = 2989,
+			.len = 12,
+			.pen = 32473,
+			.gso_size = (uint16_t)skb.gso_size,
+			.gso_segs = (uint16_t)skb.gso_segs,
+			.csum = EPB_CSUM_PARTIAL,
+			.version = 1,
+		};
+		/* All paddings, and with the handing over as without. */
+		size_t len = s.len + i % 5;
+		LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = s.data,
+			    .data_size_in = (uint32_t)len, .ctx_in = &skb,
+			    .ctx_size_in = sizeof(skb), .repeat = 1);
+
+		rule.slice = i % 2 ? (uint32_t)len - 10 : 0;
+		env_rule(&env, LO, &rule);
+		if (bpf_prog_test_run_opts(env.ingress, &run))
+			fail_msg("test run: %s", strerror(errno));
+		assert_int_equal((int)run.retval, -1);
+		assert_int_equal(env_drain(&env), 1);
+		env_check_offload(&env.blocks[0], 5, s.data, len - (i % 2 ? 10 : 0), len,
+				  DIRECTION_INGRESS, &want);
+	}
 }
 
 /* Not asserted: machines differ. */
@@ -514,6 +518,7 @@ int main(void)
 		TEST(without_a_rule_nothing_is_counted),
 		TEST(loopback_egress_counts_nothing),
 		TEST(random_packets_agree_with_the_second_opinion),
+		TEST(segments_of_every_size_and_number_are_told),
 		TEST(a_million_packets_pass_unwanted),
 	};
 

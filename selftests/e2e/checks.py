@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """That files and ledgers are right to the packet: blast numbers what it sends."""
 import contextlib
+import json
 import os
 import struct
 import subprocess
@@ -9,6 +10,8 @@ import harness
 
 AFTER_HOOK = ("ruled_out", "expression_out", "sampled_out", "captured", "lost_ring", "lost_error")
 AFTER_RING = ("committed", "in_flight", "lost_queue", "lost_spool", "lost_output")
+# Parts of others, in no sum.
+PART_OF = {"duplicates": "ruled_out", "rate_limited": "sampled_out", "sliced": "captured"}
 SIZE = 200  # of a packet of blast's, unless said otherwise
 
 
@@ -41,12 +44,14 @@ def check_sums(*daemons):
             for unit in ("", "_bytes"):
                 assert x["seen" + unit] == sum(x[c + unit] for c in AFTER_HOOK), (d.name, x)
                 assert x["captured" + unit] == sum(x[c + unit] for c in AFTER_RING), (d.name, x)
+                assert all(x[p + unit] <= x[c + unit] for p, c in PART_OF.items()), (d.name, x)
         assert "add up" not in d.text()
 
 
 def check_same(agent, collector):
     """Both sides say the same of every interface and direction."""
-    counters = [c + unit for c in ("seen",) + AFTER_HOOK + AFTER_RING for unit in ("", "_bytes")]
+    counters = [c + unit for c in ("seen",) + AFTER_HOOK + AFTER_RING + tuple(PART_OF)
+                for unit in ("", "_bytes")]
 
     def of(daemon):
         return {(x["epoch"], x["interface"], x["direction"]): [x[c] for c in counters]
@@ -58,6 +63,24 @@ def check_complete(*daemons):
     check_sums(*daemons)
     for d in daemons:
         assert {x["verdict"] for x in d.ledgers()} == {"complete"}, d.ledgers()
+
+
+def told(collector, what):
+    """What agents said in words: the objects of the lines `note ` or `interface `."""
+    return [json.loads(line.split(f" info {what} ", 1)[1])
+            for line in collector.text().splitlines() if f" info {what} {{" in line]
+
+
+def check_notes(collector, epochs=1):
+    """What captures was told once for each run of each agent, and is what its interfaces say."""
+    notes = [x for x in told(collector, "note") if x["kind"] == "backend"]
+    runs = {(x["agent_id"], x["epoch"]) for x in notes}
+    assert len(notes) == len(runs) == epochs, notes
+    assert all("interface" not in x and x["time"].endswith("Z") for x in notes), notes
+    hooks = {x["text"].split(" (")[0] for x in notes}
+    interfaces = told(collector, "interface")
+    assert {(x["agent_id"], x["epoch"]) for x in interfaces} == runs, interfaces
+    assert {x["hook"] for x in interfaces} == hooks <= {"tcx", "clsact"}, (interfaces, notes)
 
 
 @contextlib.contextmanager

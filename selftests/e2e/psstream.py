@@ -4,9 +4,10 @@ import struct
 import zlib
 
 HELLO, WELCOME, ERROR, META, DATA, GAP, STATS, ACK, PING, PONG, BYE = range(1, 12)
+NOTE = 14
 HEADER = 32
 LINK_ETHERNET, LINK_RAW = 1, 101
-NUMBERED = (META, DATA, GAP, STATS)
+NUMBERED = (META, DATA, GAP, STATS, NOTE)
 
 
 def header(kind, payload_len, payload_crc, seq=0, flags=0, raw_len=0, version=1, magic=b"PS"):
@@ -42,15 +43,30 @@ def hello(agent_id, epoch=1, first=1, following=1, name=b"guest", interfaces=())
                    b"".join(field(64, i) for i in interfaces))
 
 
-def meta(seq, *args, **kw):
-    return message(META, interface(*args, **kw), seq=seq)
+def meta(seq, *args, more=b"", **kw):
+    return message(META, interface(*args, **kw) + more, seq=seq)
 
 
-def block(ident, data, time=10**18, length=None, direction=1):
+def how_captured(hook=b"tcx", netns=b"blue", text=b"tcp port 443"):
+    """META's optional fields."""
+    return field(14, hook) + field(15, netns) + field(16, text)
+
+
+def note(seq, text, kind=1, iface=None):
+    about = b"" if iface is None else u32(4, iface)
+    return message(NOTE, u64(1, 10**18) + field(2, bytes([kind])) + field(3, text) + about, seq=seq)
+
+
+def offload(gso_size=1448, gso_segs=45, csum=2, pen=32473, version=1):
+    """The option that a block may have."""
+    return struct.pack("<HHIHHBBH", 2989, 12, pen, gso_size, gso_segs, csum, version, 0)
+
+
+def block(ident, data, time=10**18, length=None, direction=1, option=b""):
     pad = -len(data) % 4
-    total = 32 + len(data) + pad + 12
+    total = 32 + len(data) + pad + len(option) + 12
     return struct.pack("<IIIIIII", 6, total, ident, time >> 32, time & 0xffffffff, len(data),
-                       len(data) if length is None else length) + data + bytes(pad) + \
+                       len(data) if length is None else length) + data + bytes(pad) + option + \
         struct.pack("<HHIII", 2, 4, direction, 0, total)
 
 
@@ -87,8 +103,8 @@ def welcome(resume=1, credit=1 << 22, heartbeat_ms=10000):
                    u32(5, 4 << 20) + u32(6, heartbeat_ms) + u64(7, 1))
 
 
-def ack(written, credit=0):
-    return message(ACK, u64(1, written) + u64(2, 0) + u64(3, credit))
+def ack(written, credit=0, durable=0):
+    return message(ACK, u64(1, written) + u64(2, durable) + u64(3, credit))
 
 
 def error(code, text, retry_after_ms=0):

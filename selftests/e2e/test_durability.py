@@ -13,7 +13,7 @@ import zlib
 import chaos
 import harness
 import psstream as ps
-from checks import check_same, check_sums
+from checks import check_notes, check_same, check_sums
 
 LONG = bool(os.environ.get("PS_LONG"))
 SEED = int(os.environ.get("PS_SEED", random.randrange(1 << 32)))
@@ -102,6 +102,7 @@ def killed_agents(lab, kills, reachable):
             assert by_epoch[epoch] == want, by_epoch
         assert len(re.findall(r"unknown after \d{4}-", collector.text())) >= kills
         check_sums(agent)
+        check_notes(collector, kills + 1)
 
 
 def what_a_killed_agent_had_on_disk_arrives_once(lab):
@@ -129,6 +130,7 @@ def a_stopped_agent_leaves_the_rest_to_the_next_run(lab):
         assert (count.all_missing, count.extra, count.duplicate, count.disorder) == (0, 0, 0, 0)
         by_epoch = epoch_verdicts(collector)
         assert all(v == {"complete"} for v in by_epoch.values()), by_epoch
+        check_notes(collector, 2)
 
 
 # Links that are down.

@@ -3,21 +3,20 @@
 """The hooks leave the host's traffic, other programs and, after kill -9, the host alone;
 and super-packets, jumbo frames and VLAN tags come out of them whole."""
 import contextlib
-import hashlib
 import json
 import os
+import signal
 import socket
-import struct
-import threading
+import time
 
 import harness
 import pcap
+import tcp
 import tcprog
 import traffic
 from harness import run
 
 HERE, THERE, PORT = "192.0.2.2", "192.0.2.1", 5001
-VOLUME = 2_000_000 if harness.GUEST else 20_000_000
 WHOLE = "inputPacketLen: 262144\nringSize: 64MB\n"
 
 
@@ -154,6 +153,8 @@ def other_programs_keep_working(lab, attach, seen_by_agent, verdict, first):
         agent = lab.agent()
         if not first:
             attach(stack, other)
+        if seen_by_agent < 40:
+            agent.wait_for(r'another TCX program \(id \d+\) runs first on ingress of ps1: packets')
         beside(lab, agent, other, seen_by_agent)
         assert agent.stop() == 0
         before = other.count()
@@ -197,72 +198,15 @@ def a_filter_that_comes_later_works_too(lab):
     other_programs_keep_working(lab, by_clsact(lab, 60000), 40, 0, False)
 
 
-def transfer(lab, volume=VOLUME):
-    """From tx to rx over TCP; what was sent."""
-    data, got = os.urandom(1 << 20) * (volume >> 20 or 1), []
-    with harness.make_socket(lab.rx, socket.AF_INET, socket.SOCK_STREAM) as listener, \
-            harness.make_socket(lab.tx, socket.AF_INET, socket.SOCK_STREAM) as s:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HERE, PORT))
-        listener.listen()
-
-        def serve():
-            with listener.accept()[0] as c:
-                while block := c.recv(1 << 20):
-                    got.append(block)
-        server = threading.Thread(target=serve)
-        server.start()
-        s.connect((HERE, PORT))
-        s.sendall(data)
-        s.shutdown(socket.SHUT_WR)
-        server.join()
-        assert s.recv(1) == b""
-    assert hashlib.sha256(b"".join(got)).digest() == hashlib.sha256(data).digest()
-    return data
-
-
-def reassembled(packets, size):
-    """The stream to PORT by its sequence numbers; every byte has to be there."""
-    stream, there, start = bytearray(size), bytearray(size), None
-    for p in packets:
-        f = p.data
-        if f[12:14] != b"\x08\x00" or f[23] != 6:
-            continue
-        at = 14 + 4 * (f[14] & 15)
-        dport, seq, flags = struct.unpack_from("!H", f, at + 2)[0], \
-            struct.unpack_from("!I", f, at + 4)[0], f[at + 13]
-        if dport != PORT:
-            continue
-        if flags & 2:
-            start = seq + 1
-            continue
-        # In a super-packet above 64 KiB the IP length is 0; there is no padding at these sizes.
-        length = struct.unpack_from("!H", f, 16)[0] or len(f) - 14
-        payload = f[at + 4 * (f[at + 12] >> 4):14 + length]
-        to = (seq - start) & 0xFFFFFFFF
-        stream[to:to + len(payload)] = payload
-        there[to:to + len(payload)] = b"\1" * len(payload)
-    assert len(stream) == size and there == b"\1" * size, f"{there.count(0)} bytes are missing"
-    return stream
-
-
-def offload(lab, on):
-    for ns, dev in ((lab.tx, "ps0"), (lab.rx, "ps1")):
-        for feature in ("tso", "gso", "gro"):
-            run("ip", "netns", "exec", ns, "ethtool", "-K", dev, feature, "on" if on else "off")
-
-
 def a_transfer_is_whole(lab, mtu, on):
-    connected(lab)
-    for ns, dev in ((lab.tx, "ps0"), (lab.rx, "ps1")):
-        run("ip", "-n", ns, "link", "set", dev, "mtu", mtu)
-    offload(lab, on)
+    tcp.connect(lab, mtu=mtu)
+    tcp.offload(lab, on)
     collector, agent = lab.collector(), lab.agent(WHOLE)
-    data = transfer(lab)
+    data = tcp.transfer(lab)
     assert agent.stop() == 0
     assert collector.stop() == 0
     packets = pcap.read(lab.path("dump.pcap")).packets
-    assert reassembled(packets, len(data)) == data
+    assert tcp.reassembled([p.data for p in packets], len(data)) == data
     assert all(p.len == len(p.data) for p in packets)
     longest = max(p.len for p in packets)
     assert longest > max(mtu + 14, 9014) if on else longest == mtu + 14, longest
@@ -287,11 +231,11 @@ def jumbo_frames_are_captured_whole(lab):
 
 def what_is_cut_off_is_still_counted_in_the_length(lab):
     connected(lab)
-    offload(lab, True)
+    tcp.offload(lab, True)
     collector = lab.collector()
     whole = lab.agent(WHOLE, name="whole", output=lab.path("whole.pcap"))
     cut = lab.agent("inputPacketLen: 100\n", name="cut")
-    transfer(lab)
+    tcp.transfer(lab)
     for d in (cut, whole, collector):
         assert d.stop() == 0
     full = pcap.read(lab.path("whole.pcap")).packets
@@ -343,6 +287,56 @@ def vlan_devices_show_tags_below_and_none_above(lab):
             assert agent.total("captured_bytes", dev, direction) == 20 * size
 
 
+def a_process_that_stood_still_does_not_call_itself_complete(lab):
+    """Its filter outlives it, so it lets packets pass when the heart has not beaten for 10 s."""
+    collector, agent = lab.collector(), lab.agent()
+    if mode(agent) != "clsact":
+        raise harness.Skip("hooks end with the process here")
+    assert lab.blast(10) == 10
+    harness.wait_until("10 packets", lambda: agent.snapshot()["captured"] == 10)
+    agent.signal(signal.SIGSTOP)
+    time.sleep(11)
+    assert lab.blast(5) == 5
+    agent.signal(signal.SIGCONT)
+    agent.wait_for("stood still for more than 10 s")
+    assert lab.blast(10) == 10
+    assert agent.stop() == 0 and collector.stop() == 0
+    assert agent.total("seen", direction="ingress") == 20
+    for ledger in agent.ledgers() + collector.ledgers():
+        assert ledger["verdict"] == "unknown" and ledger["unknown_after"], ledger
+    assert "stood still for more than 10 s" in collector.text()
+
+
+def take_hooks_away(lab, agent):
+    if mode(agent) == "clsact":
+        run("tc", "-n", lab.rx, "qdisc", "del", "dev", "ps1", "clsact")
+        return
+    folder = f"/proc/{agent.pid}/fdinfo"
+    for fd in os.listdir(folder):
+        with open(os.path.join(folder, fd)) as f:
+            info = dict(line.split(":", 1) for line in f.read().splitlines() if ":" in line)
+        if info.get("link_type", "").strip() == "tcx":
+            tcprog.detach_link(int(info["link_id"]))
+
+
+def hooks_that_somebody_takes_away_come_back_and_what_was_missed_is_unknown(lab):
+    collector, agent = lab.collector(), lab.agent()
+    assert lab.blast(10) == 10
+    harness.wait_until("10 packets", lambda: agent.snapshot()["captured"] == 10)
+    take_hooks_away(lab, agent)
+    agent.wait_for("somebody removed the hooks")
+    agent.wait_for('capturing interface "ps1"', count=2)
+    assert lab.blast(10) == 10
+    assert agent.stop() == 0 and collector.stop() == 0
+    assert agent.total("seen", direction="ingress") == 20
+    # It has come back as another one, of which nothing is missing.
+    for d in (agent, collector):
+        verdicts = [(x["verdict"], "unknown_after" in x) for x in d.ledgers()]
+        assert sorted(verdicts) == 2 * [("complete", False)] + 2 * [("unknown", True)], verdicts
+    assert "somebody removed the hooks" in collector.text()
+    collector.wait_for(r"unknown between \S+ and \S+: 20 packets")
+
+
 if __name__ == "__main__":
     harness.main([nothing_works_on_after_kill_9,
                   a_tcx_program_that_was_there_before_works_on,
@@ -355,4 +349,6 @@ if __name__ == "__main__":
                   jumbo_frames_are_captured_whole,
                   what_is_cut_off_is_still_counted_in_the_length,
                   tagged_frames_that_leave_have_their_tags,
-                  vlan_devices_show_tags_below_and_none_above])
+                  vlan_devices_show_tags_below_and_none_above,
+                  hooks_that_somebody_takes_away_come_back_and_what_was_missed_is_unknown,
+                  a_process_that_stood_still_does_not_call_itself_complete])

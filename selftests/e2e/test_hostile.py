@@ -108,7 +108,8 @@ def guest_packet(rng):
 
 def guest_blocks(rng, n=5):
     packets = [guest_packet(rng) for _ in range(n)]
-    return [ps.block(1, p) for p in packets], sum(map(len, packets))
+    return ([ps.block(1, p, option=ps.offload() if i % 2 else b"") for i, p in enumerate(packets)],
+            sum(map(len, packets)))
 
 
 def guest_messages(rng, blocks=None):
@@ -116,12 +117,12 @@ def guest_messages(rng, blocks=None):
     iface = ps.interface(1, b"guest0", ps.LINK_RAW)
     blocks, size = blocks or guest_blocks(rng)
     more, more_size = guest_blocks(rng, 2)
-    parts = [(1, 1, [(c, 7, 700) for c in range(11)])]
+    parts = [(1, 1, [(c, 7, 700) for c in range(14)])]
     return [ps.hello(rng.randbytes(16), epoch=rng.randrange(1 << 60), interfaces=[iface]),
-            ps.meta(1, 2, b"guest1", ps.LINK_RAW),
+            ps.meta(1, 2, b"guest1", ps.LINK_RAW, more=ps.how_captured()),
             ps.data(2, b"".join(blocks), len(blocks), size), ps.ping(), ps.stats(3, parts),
             ps.gap(4, 6, [(1, 1, 3, 300)]), ps.data(7, b"".join(more), len(more), more_size),
-            ps.bye(7)]
+            ps.note(8, b"host 192.0.2.1", iface=2), ps.bye(8)]
 
 
 def damage(rng, data, times):
@@ -260,11 +261,23 @@ def bombs_and_lengths_that_lie_are_refused(lab):
         (ps.header(ps.META, (1 << 20) + 1, 0, seq=1), "a META of more than a MiB"),
         (ps.message(99, b"x"), "a type that nobody knows"),
         (ps.message(ps.META, ps.interface(1), seq=3), "a hole"),
+        (ps.note(1, b"x" * 1025), "a note that is too long"),
+        (ps.note(1, b"two\nlines"), "a note of two lines"),
+        (ps.message(ps.NOTE, ps.note(1, b"x")[ps.HEADER:-5], seq=1), "a note without a text"),
+        (ps.meta(1, 2, more=ps.how_captured(text=b"x" * 1025)), "a filter that is too long"),
         (ps.gap(1, 0), "a gap that ends before it begins"),
         (ps.gap(1, (1 << 64) - 1), "a gap of everything"),
         (ps.message(ps.DATA, head + ps.gzipped(ps.block(9, b"x")), seq=1, raw_len=48),
          "an interface that was never described"),
     ]
+    cases += [(ps.message(ps.DATA, ps.data_head(1, 1, 1, 1) + ps.gzipped(
+        ps.block(1, b"x", option=option)), seq=1, raw_len=48 + len(option)), what)
+        for option, what in (
+            (ps.offload(pen=1), "an option of somebody else"),
+            (ps.offload(version=2), "a newer version of the option"),
+            (ps.offload(csum=3), "an unknown checksum state"),
+            (ps.offload() * 2, "the option twice"),
+            (struct.pack("<HH4sHH4s", 1, 4, b"text", 1, 4, b"text"), "comments"))]
     with good_agent(lab):
         for message, what in cases:
             said = refusal(talk(lab, start + message))
@@ -274,6 +287,23 @@ def bombs_and_lengths_that_lie_are_refused(lab):
                       ps.hello(bytes(16), interfaces=[ps.interface(i) for i in range(4097)])):
             refusal(talk(lab, first))
     assert not os.path.exists(lab.path("dump.raw.pcap")), "a message was written in part"
+
+
+def an_agent_that_talks_all_the_time_does_not_fill_the_log(lab):
+    rng, text = random.Random(12), "tcp port 443 " * 70
+    with good_agent(lab) as collector:
+        begin = time.monotonic()
+        got = talk(lab, guest_messages(rng)[0] + b"".join(
+            ps.note(seq, text.encode()) for seq in range(1, 5001)) + ps.bye(5000))
+        assert [k for k, _ in got if k != ps.ACK] == [ps.WELCOME, ps.BYE], got
+        lines, took = collector.text().count(text), time.monotonic() - begin
+        assert 1 <= lines <= 100 + took + 1, f"{lines} lines in {took} s"
+
+        # Others are heard all the same, once the second is over in which all lines were used.
+        def heard():
+            talk(lab, guest_messages(rng)[0] + ps.note(1, b"and me") + ps.bye(1))
+            return "and me" in collector.text()
+        harness.wait_until("another one to be heard", heard)
 
 
 def closes(s, seconds):
@@ -573,6 +603,7 @@ if __name__ == "__main__":
         a_stranger_that_keeps_to_the_rules_is_served,
         random_and_mutated_streams_are_survived,
         bombs_and_lengths_that_lie_are_refused,
+        an_agent_that_talks_all_the_time_does_not_fill_the_log,
         connections_that_say_nothing_are_ended,
         more_connections_than_places_are_turned_away,
         more_agents_than_sessions_are_told_to_come_back,

@@ -4,6 +4,7 @@
 import fcntl
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -158,6 +159,54 @@ def a_burst_of_new_interfaces_is_captured_whole(lab):
         counted((agent, collector), f"veth{i}", "ingress", 3)
 
 
+def monitors(daemon):
+    """The daemon's sockets that hear of links: (netlink address, messages lost) of each."""
+    with open(f"/proc/{daemon.pid}/net/netlink") as f:
+        rows = [line.split() for line in f.read().splitlines()[1:]]
+    return [(int(row[2]), int(row[8])) for row in rows if row[1] == "0" and int(row[3], 16) & 1]
+
+
+def index_of(ns, dev):
+    return int(run("ip", "netns", "exec", ns, "cat", f"/sys/class/net/{dev}/ifindex").stdout)
+
+
+def only_the_kernel_is_believed(lab):
+    """A process of the namespace tells the agent that an interface is gone."""
+    collector, agent = lab.collector(), lab.agent(interfaces='["ps1", "veth*"]')
+    (address, _), = monitors(agent)
+    gone = struct.pack("=IHHIIBxHiII", 32, 17, 0, 0, 0, 0, 1, index_of(lab.rx, "ps1"), 0, 0)
+    with harness.make_socket(lab.rx, socket.AF_NETLINK, socket.SOCK_RAW, 0) as s:
+        s.sendto(gone, (address, 0))
+    # What is told after that is known.
+    lab.veth(lab.rx, "veth1", lab.tx, "p1")
+    capturing(agent, "veth1")
+    want = Link(lab, lab.tx, "ps0").send()
+    finish(lab, agent, collector, want)
+    assert "is gone" not in agent.text(), agent.text()
+
+
+def changes_that_nobody_could_note_are_looked_up(lab):
+    """More of them than a socket holds: the first ones are old news, the last ones unheard of."""
+    collector, agent = lab.collector(), lab.agent(interfaces='["ps1", "veth*"]')
+    for n in (1, 2):
+        lab.veth(lab.rx, f"veth{n}", lab.tx, f"p{n}")
+        capturing(agent, f"veth{n}")
+    agent.signal(signal.SIGSTOP)
+    away, back = ("link set {0} down\nlink set {0} name {1}\nlink set {1} up\n".format(*names)
+                  for names in (("veth1", "other"), ("other", "veth1")))
+    many = "".join(f"link set lo alias number{n}\n" for n in range(12000))
+    last = "link del veth2\n"
+    run("ip", "-n", lab.rx, "-batch", lab.file("changes", away + many + back + last))
+    assert monitors(agent)[0][1] > 0
+    agent.signal(signal.SIGCONT)
+    agent.wait_for('interface "veth2" .* is gone')
+    lab.veth(lab.rx, "veth3", lab.tx, "p3")
+    capturing(agent, "veth3")
+    want = Link(lab, lab.tx, "p1").send() + Link(lab, lab.tx, "p3").send()
+    finish(lab, agent, collector, want)
+    assert "another name" not in agent.text(), agent.text()
+
+
 def open_tun(ns, dev, link=None):
     run("modprobe", "tun", check=False)
     # The namespace that the file was opened in is the interface's.
@@ -206,10 +255,25 @@ def udp_over_lo(lab, n, port=7001):
     return payloads
 
 
+def what_comes_out_of_ipsec_is_left_to_libpcap(lab):
+    made = run("ip", "-n", lab.rx, "link", "add", "xf0", "type", "xfrm", "dev", "ps1", "if_id", 5,
+               check=False)
+    if made.returncode:
+        raise harness.Skip("this kernel has no XFRM interfaces")
+    run("ip", "-n", lab.rx, "link", "set", "xf0", "up")
+    bpf = lab.agent(name="bpf", interfaces="[ps1, xf0]", output=lab.path("bpf.pcap"))
+    bpf.wait_for(r'interface "xf0" cannot be captured: .* what comes out of IPsec')
+    libpcap = lab.agent("backend: pcap\n", name="libpcap", interfaces="[ps1, xf0]",
+                        output=lab.path("libpcap.pcap"))
+    capturing(libpcap, "xf0")
+    assert bpf.stop() == 0 and libpcap.stop() == 0
+
+
 def loopback_is_captured_on_request_and_each_packet_once(lab):
     collector = lab.collector()
     agent = lab.agent("captureLoopback: true\n", interfaces='["lo", "ps*"]')
     capturing(agent, "lo")
+    collector.wait_for('agent "agent" .* connected')
     sent = udp_over_lo(lab, 500)
     link = Link(lab, lab.tx, "ps0")
     beside = link.send()
@@ -279,6 +343,57 @@ def raw_ip_goes_to_a_file_of_its_own(lab):
         assert x["file"] == lab.path("dump.raw.pcap" if x["interface"] == "tun0" else "dump.pcap")
 
 
+def filtered(lab, packets, link_type, expression):
+    """What libpcap keeps."""
+    pcap.write(lab.path("all.pcap"), packets, link_type)
+    run("tcpdump", "-r", lab.path("all.pcap"), "-w", lab.path("kept.pcap"), expression)
+    return [p.data for p in pcap.read(lab.path("kept.pcap")).packets]
+
+
+def raw_ip_is_filtered(lab, backend):
+    """Expressions on packets that start at the IP header."""
+    expression = "(udp and greater 60) or (ip6 and tcp dst port 3005) or (ip and tcp and less 100)"
+    tun = open_tun(lab.rx, "tun0")
+    run("ip", "-n", lab.rx, "link", "set", "tun0", "multicast", "off", "up")
+    agent = lab.agent(f"{backend}filter: '{expression}'\n", interfaces='["tun*"]',
+                      output=lab.path("out.pcap"))
+    packets = [traffic.ipv4(17, traffic.l4(1000 + i, 2000, 20 + i)) for i in range(60)]
+    packets += [traffic.ipv6(6, traffic.l4(80, 3000 + i, 60 * i)) for i in range(20)]
+    packets += [traffic.ipv4(6, traffic.l4(80, i, 10 * i)) for i in range(20)]
+    for p in packets:
+        os.write(tun, p)
+    assert agent.stop() == 0
+    os.close(tun)
+    got = pcap.read(lab.path("out.raw.pcap"))
+    assert got.link_type == 101
+    want = filtered(lab, packets, 101, expression)
+    assert 0 < len(want) < len(packets)
+    assert [p.data for p in got.packets] == want
+    assert all(p.len == len(p.data) for p in got.packets)
+    assert agent.total("seen", "tun0", "ingress") == len(packets)
+    assert agent.total("expression_out", "tun0", "ingress") == len(packets) - len(want)
+
+
+def raw_ip_is_filtered_at_tc(lab):
+    raw_ip_is_filtered(lab, "backend: tc\n")
+
+
+def raw_ip_is_filtered_at_generic_xdp(lab):
+    raw_ip_is_filtered(lab, "backend: xdp\nxdpMode: generic\n")
+
+
+def loopback_is_captured_and_filtered_at_generic_xdp(lab):
+    agent = lab.agent("captureLoopback: true\nbackend: xdp\nfilter: udp dst port 7001 and less 500\n",
+                      interfaces='["lo"]', output=lab.path("out.pcap"))
+    sent = udp_over_lo(lab, 300)
+    assert agent.stop() == 0
+    got = pcap.read(lab.path("out.pcap"))
+    assert got.link_type == 1
+    assert [p.data[42:] for p in got.packets] == [p for p in sent if len(p) + 42 <= 500]
+    assert all(p.len == len(p.data) and p.data[:12] == bytes(12) for p in got.packets)
+    assert agent.total("seen", "lo") == agent.total("seen", "lo", "ingress") == len(sent)
+
+
 def what_stdout_cannot_carry_takes_nothing_else_along(lab):
     """Ethernet and raw IP in turn, to a pipe that has begun with Ethernet."""
     tun = open_tun(lab.rx, "tun0")
@@ -340,9 +455,15 @@ def a_bridge_and_its_ports_each_tell_what_passes_them(lab):
 if __name__ == "__main__":
     harness.main([interfaces_may_come_and_go_and_change_their_names,
                   a_burst_of_new_interfaces_is_captured_whole,
+                  only_the_kernel_is_believed,
+                  changes_that_nobody_could_note_are_looked_up,
                   an_interface_that_cannot_be_captured_stops_no_other,
+                  what_comes_out_of_ipsec_is_left_to_libpcap,
                   loopback_is_captured_on_request_and_each_packet_once,
                   loopback_is_not_captured_without_request,
                   raw_ip_goes_to_a_file_of_its_own,
+                  raw_ip_is_filtered_at_tc,
+                  raw_ip_is_filtered_at_generic_xdp,
+                  loopback_is_captured_and_filtered_at_generic_xdp,
                   what_stdout_cannot_carry_takes_nothing_else_along,
                   a_bridge_and_its_ports_each_tell_what_passes_them])

@@ -17,8 +17,8 @@ import time
 
 import harness
 import pcap
-from checks import (AFTER_HOOK, AFTER_RING, SIZE, check_complete, check_once_each, check_same,
-                    check_sums, numbers, records, traffic, wait_records)
+from checks import (AFTER_HOOK, AFTER_RING, SIZE, check_complete, check_notes, check_once_each,
+                    check_same, check_sums, numbers, records, told, traffic, wait_records)
 
 GUEST = bool(os.environ.get("PS_GUEST"))
 PLAIN = "tls:\n  enable: false\n"
@@ -40,6 +40,8 @@ def packets_wait_for_a_collector_that_comes_late(lab):
     check_complete(agent, collector)
     check_same(agent, collector)
     assert len(re.findall("no connection to the collector", agent.text())) == 1
+    check_notes(collector)
+    assert {x["interface"] for x in told(collector, "interface")} >= {"ps1"}
 
 
 def an_agent_that_stops_waits_for_a_collector(lab):
@@ -162,6 +164,7 @@ def connections_cut_anywhere_lose_and_repeat_nothing(lab):
     assert relay.cuts == len(limits), f"{relay.cuts} cuts"
     assert agent.stop() == 0 and collector.stop() == 0
     relay.close()
+    check_notes(collector)
     check_once_each(numbers(lab.path("dump.pcap")), count)
     check_complete(agent, collector)
     check_same(agent, collector)
@@ -304,6 +307,7 @@ def status(lab, *argv):
 def exit_statuses_tell_usage_from_failure(lab):
     pki = lab.pki()
     listen = "input:\n  address: 127.0.0.1\n  port: 8081\n"
+    reached = lab.collector(name="reached", output=lab.path("reached.pcap"))
     for program, good in (
             (harness.AGENT, "interfaces: [ps1]\noutput:\n  server:\n    address: 127.0.0.1\n"
                             f"    port: 8081\n{lab.tls('agent')}"),
@@ -324,6 +328,7 @@ def exit_statuses_tell_usage_from_failure(lab):
         assert got == 1 and "tls.certfile" in said and said.count("\n") == 1, (got, said)
         assert status(lab, program, "--config", missing, "--check")[0] == 1
     assert not os.path.exists(lab.path("x.pcap"))
+    assert reached.stop() == 0
     first = lab.collector()
     got, said = status(lab, harness.COLLECTOR, "--config", lab.file("second.yaml", (
         f"{listen}output:\n  file:\n    path: {lab.path('y.pcap')}\n{PLAIN}")))

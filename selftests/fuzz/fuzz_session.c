@@ -465,7 +465,12 @@ static void send_data(struct conn *c, uint64_t seq, uint8_t how, bool mutate)
 
 static void send_other(struct conn *c, uint64_t seq, uint8_t type, uint8_t how, bool mutate)
 {
-	struct stream_iface iface = interface(1 + how % 8);
+	struct stream_meta meta = {.iface = interface(1 + how % 8)};
+	struct stream_note note = {.time = f.now,
+				   .kind = how % 8,
+				   .has_iface = how & 1,
+				   .iface = how % 4,
+				   .text = "why"};
 	struct stream_gap_part lost = {.iface = 1 + how % 2,
 				       .direction = 1,
 				       .first = 1,
@@ -482,11 +487,16 @@ static void send_other(struct conn *c, uint64_t seq, uint8_t type, uint8_t how, 
 	struct stream_ping ping = {.sent_ns = f.now, .received_ns = f.now};
 	struct buf payload = {};
 
-	iface.gone = how & 16;
+	meta.iface.gone = how & 16;
+	if (how & 8)
+		snprintf(meta.filter, sizeof(meta.filter), "tcp port %u", how);
 	counts.counts.c[LEDGER_SEEN].packets = counts.counts.c[LEDGER_CAPTURED].packets = how;
 	switch (type) {
 	case STREAM_META:
-		stream_meta_encode(&payload, &iface);
+		stream_meta_encode(&payload, &meta);
+		break;
+	case STREAM_NOTE:
+		stream_note_encode(&payload, &note);
 		break;
 	case STREAM_GAP:
 		stream_gap_encode(&payload, &gap);
@@ -538,10 +548,18 @@ static void send_garbage(struct conn *c)
 	send_bytes(c, data, n);
 }
 
-static void step(void)
+static uint8_t other_type(uint8_t how)
 {
 	static const uint8_t types[] = {STREAM_META, STREAM_GAP,  STREAM_STATS,
 					STREAM_BYE,  STREAM_PING, STREAM_PONG};
+
+	if (how >> 3 == 19)
+		return STREAM_NOTE;
+	return types[(how >> 2) % ARRAY_SIZE(types)];
+}
+
+static void step(void)
+{
 	uint8_t what = take(), how = take();
 	struct conn *c = &f.conns[what >> 4 & 1];
 	bool mutate = what >= 0xe0;
@@ -566,7 +584,7 @@ static void step(void)
 	case 7:
 	case 8:
 	case 9:
-		send_other(c, number(c, how), types[(how >> 2) % ARRAY_SIZE(types)], how, mutate);
+		send_other(c, number(c, how), other_type(how), how, mutate);
 		break;
 	case 10:
 		c->split = how;

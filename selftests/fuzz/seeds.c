@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bpf/shapes.h"
 #include "gzip.h"
 #include "packet.h"
 #include "stream_samples.h"
@@ -108,6 +109,48 @@ static void gzip_seeds(void)
 	seed(reserved_flag, sizeof(reserved_flag), "gzip/inflate-reserved-flag");
 }
 
+static void decide_seed(const struct shape *s, size_t skip, const char *name)
+{
+	uint8_t all[1 + SHAPE_MAX] = {skip != 0};
+
+	memcpy(all + 1, s->data + skip, s->len - skip);
+	seed(all, 1 + s->len - skip, "decide/%s", name);
+}
+
+/* A byte of choices, then a packet. */
+static void decide_seeds(void)
+{
+	/* A header of 32 bytes: NOP, NOP, time stamp. */
+	static const uint8_t options[] = {1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8};
+	struct shape s;
+
+	shape_ethernet(&s, 0x800);
+	shape_ipv4(&s, 6, 8, 0, 1);
+	shape_ports(&s);
+	s.len = s.ports_end + 16;
+	s.data[s.ports_end + 8] = 0x80;
+	shape_bytes(&s, options, sizeof(options));
+	decide_seed(&s, 0, "tcp4");
+	decide_seed(&s, 14, "tcp4-raw");
+	shape_ethernet(&s, 0x88a8);
+	shape_tag(&s, 1, 0x8100);
+	shape_tag(&s, 2, 0x86dd);
+	shape_ipv6(&s, 0);
+	shape_extension(&s, 0, 51, 0);
+	shape_extension(&s, 51, 44, 1);
+	shape_fragment(&s, 17, 1, 3);
+	shape_ports(&s);
+	decide_seed(&s, 0, "udp6-deep");
+	decide_seed(&s, 22, "udp6-deep-raw");
+	shape_ethernet(&s, 0x800);
+	shape_ipv4(&s, 17, 0, 4, 1);
+	shape_fill(&s, 1, 20);
+	decide_seed(&s, 0, "later-fragment");
+	shape_ethernet(&s, 0x806);
+	shape_fill(&s, 1, 28);
+	decide_seed(&s, 0, "arp");
+}
+
 static void packet_seeds(void)
 {
 	static uint8_t data[600], run[4096];
@@ -127,6 +170,18 @@ static void packet_seeds(void)
 		total += n;
 	}
 	seed(run, 0, "packet/empty");
+	/* The other form, with what was left to the device. */
+	p.has_offload = true;
+	for (p.caplen = 0; p.caplen < 60; p.caplen = p.caplen * 3 + 13) {
+		p.len = 45 * 1448 + p.caplen;
+		p.csum = p.caplen == 13 ? PACKET_CSUM_UNNECESSARY : PACKET_CSUM_PARTIAL;
+		p.gso_size = 1448;
+		p.gso_segs = 45;
+		n = packet_write(run + total, &p);
+		seed(run + total, n, "packet/offload-%u", p.caplen);
+		seed(run + total, n - 20, "packet/offload-cut-%u", p.caplen);
+		total += n;
+	}
 	seed(run, total, "packet/run");
 	run[8] = 0xff;
 	run[28 + 4] ^= 3; /* no direction */
@@ -142,6 +197,7 @@ int main(int argc, char **argv)
 	folder = argv[1];
 	stream_seeds();
 	gzip_seeds();
+	decide_seeds();
 	packet_seeds();
 	return 0;
 }

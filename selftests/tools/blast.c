@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * blast DEV COUNT SIZE [PPS [SENDER [noise]]]: send COUNT UDP packets of SIZE bytes out of DEV, as
- * fast as the machine can (PPS 0) or at PPS a second, straight to the driver. Each carries
+ * blast DEV COUNT SIZE [PPS [SENDER [noise [FLOWS]]]]: send COUNT UDP packets of SIZE bytes out of
+ * DEV, as fast as the machine can (PPS 0) or at PPS a second, straight to the driver. Each carries
  * its number at byte 42, and with SENDER that at byte 50; with `noise` the rest cannot be
- * compressed. Ends early on SIGTERM. Prints how many the kernel took.
+ * compressed; with FLOWS they come from so many ports in turn. Ends early on SIGTERM. Prints how
+ * many the kernel took.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -73,13 +74,13 @@ int main(int argc, char **argv)
 	static uint8_t packets[BURST][65536];
 	struct mmsghdr msgs[BURST] = {};
 	struct iovec iov[BURST];
-	uint64_t count, sent = 0, pps = 0, start;
+	uint64_t count, sent = 0, pps = 0, flows = 0, start;
 	uint32_t sender = 0;
 	int fd, one = 1;
 	size_t size;
 
 	if (argc < 4) {
-		fprintf(stderr, "usage: blast DEV COUNT SIZE [PPS [SENDER [noise]]]\n");
+		fprintf(stderr, "usage: blast DEV COUNT SIZE [PPS [SENDER [noise [FLOWS]]]]\n");
 		return 2;
 	}
 	count = strtoull(argv[2], NULL, 10);
@@ -88,6 +89,8 @@ int main(int argc, char **argv)
 		sender = (uint32_t)strtoul(argv[5], NULL, 10);
 	if (argc > 4)
 		pps = strtoull(argv[4], NULL, 10);
+	if (argc > 7)
+		flows = strtoull(argv[7], NULL, 10);
 	if (size < 60 || size > sizeof(packets[0])) {
 		fprintf(stderr, "SIZE is 60 to %zu\n", sizeof(packets[0]));
 		return 2;
@@ -126,6 +129,11 @@ int main(int argc, char **argv)
 			uint64_t number = sent + i;
 
 			memcpy(packets[i] + 42, &number, sizeof(number));
+			if (flows) {
+				uint16_t port = htons((uint16_t)(1024 + number % flows));
+
+				memcpy(packets[i] + 34, &port, sizeof(port));
+			}
 			if (argc > 6)
 				make_noise(packets[i] + 54, size - 54);
 		}

@@ -164,7 +164,7 @@ static void put_message(struct agent *a, uint64_t seq)
 {
 	struct stream_stats_part part = {.iface = 1, .direction = 1};
 	struct stream_stats stats = {.time = clock_realtime(), .parts = &part, .n_parts = 1};
-	struct stream_iface meta = the_interface(0);
+	struct stream_meta meta = {.iface = the_interface(0)};
 	struct ledger_count all = {packets_until(seq), packets_until(seq) * PACKET_SIZE};
 	struct buf payload = {};
 

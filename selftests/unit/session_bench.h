@@ -371,7 +371,7 @@ static inline void expect_welcome(struct peer *p, uint64_t resume)
 
 static inline void send_meta(struct peer *p, uint64_t seq, uint32_t id)
 {
-	struct stream_iface m = interface(id);
+	const struct stream_meta m = {.iface = interface(id)};
 	struct buf b = {};
 
 	stream_meta_encode(&b, &m);
@@ -513,7 +513,7 @@ static inline void assert_packets_in(const char *name, uint64_t packets)
 
 static inline const char *read_log(void)
 {
-	static char log[65536];
+	static char log[1u << 20];
 	int fd = open(bench.log, O_RDONLY | O_CLOEXEC);
 	ssize_t n = read(fd, log, sizeof(log) - 1);
 

@@ -70,6 +70,8 @@ static inline int remove_folder(void **state)
 
 static inline uint8_t type_of(uint64_t seq)
 {
+	if (seq % 14 == 11)
+		return STREAM_NOTE;
 	return seq % 7 == 1 ? STREAM_META : seq % 7 == 4 ? STREAM_STATS : STREAM_DATA;
 }
 
@@ -117,7 +119,8 @@ static inline struct stream_iface iface_of(uint32_t id)
 
 static inline void message_of(uint64_t seq, size_t body, struct buf *out)
 {
-	struct stream_iface iface = iface_of(1 + seq % 2);
+	struct stream_meta meta = {.iface = iface_of(1 + seq % 2)};
+	struct stream_note note = {.time = 1000000 + seq, .text = "a note"};
 	struct stream_stats stats = {.time = 1000000 + seq};
 	struct stream_data head = {.iface_min = 1,
 				   .iface_max = 2,
@@ -130,7 +133,10 @@ static inline void message_of(uint64_t seq, size_t body, struct buf *out)
 
 	switch (type_of(seq)) {
 	case STREAM_META:
-		stream_meta_encode(&payload, &iface);
+		stream_meta_encode(&payload, &meta);
+		break;
+	case STREAM_NOTE:
+		stream_note_encode(&payload, &note);
 		break;
 	case STREAM_STATS:
 		stream_stats_encode(&payload, &stats);

@@ -82,6 +82,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(c->spool_segment_bytes, 32 << 20);
 	assert_int_equal(c->shutdown_timeout, 10 * NSEC_PER_SEC);
 	assert_null(c->log_filename);
+	assert_true(c->sandbox);
 	assert_int_equal(c->backend, BACKEND_AUTO);
 	assert_int_equal(c->pcap_mode, PCAP_MODE_ALL);
 	assert_int_equal(c->interfaces.n, 0);
@@ -104,6 +105,7 @@ static void every_key_is_read(void **state)
 				"auth: {enable: false, key: 0123456789abcdef}\n"
 				"agentName: a1\n"
 				"logFilename: l.log\n"
+				"sandbox: off\n"
 				"timestampPrecision: Micro\n"
 				"shutdownTimeout: 3\n"
 				"compressBlockSize: 1MB\n"
@@ -141,6 +143,7 @@ static void every_key_is_read(void **state)
 	assert_string_equal(c->tls_server_name, "other.example");
 	assert_string_equal(c->agent_name, "a1");
 	assert_string_equal(c->log_filename, "l.log");
+	assert_false(c->sandbox);
 	assert_true(c->micro);
 	assert_int_equal(c->shutdown_timeout, 3 * NSEC_PER_SEC);
 	assert_int_equal(c->block_bytes, 1 << 20);
@@ -200,8 +203,8 @@ static void values_out_of_bounds_are_refused(void **state)
 static void what_this_version_cannot_do_is_refused_once(void **state)
 {
 	(void)state;
-	bad(FILE_ONLY "\n\n\n\n\n\n\n  \nfilter: tcp port 80\n",
-	    "f:10:1: filter: not supported by this version\n");
+	bad(FILE_ONLY "\n\n\n\n\n\n\n  \nmetrics: {port: 9100}\n",
+	    "f:10:1: metrics: not supported by this version\n");
 	bad("output:\n"
 	    "  file: {path: x}\n"
 	    "  plugins:\n"
@@ -211,14 +214,128 @@ static void what_this_version_cannot_do_is_refused_once(void **state)
 	    "      topic: t\n",
 	    "f:4:5: output.plugins.s3: not supported by this version\n"
 	    "f:5:5: output.plugins.kafka: not supported by this version\n");
-	bad(FILE_ONLY "metrics: {address: '::', port: 1}\n"
-		      "taps: [eth1]\n"
-		      "backend: xdp\n",
-	    "f:2:1: metrics: not supported by this version\n"
-	    "f:3:1: taps: not supported by this version\n"
-	    "f:4:10: backend: \"xdp\" is not supported by this version (only: auto, tc)\n");
-	bad(FILE_ONLY "backend: pcap",
-	    "f:2:10: backend: \"pcap\" is not supported by this version (only: auto, tc)\n");
+	bad(FILE_ONLY "metrics: {address: '::', port: 1}\n",
+	    "f:2:1: metrics: not supported by this version\n");
+}
+
+static void taps_have_exact_names_and_are_wanted_in_any_case(void **state)
+{
+	struct config *c;
+
+	(void)state;
+#ifndef HAVE_XDP
+	bad(FILE_ONLY "taps: [eth1]\n",
+	    "f:2:1: taps: this build has no AF_XDP, for want of libxdp\n");
+	return;
+#endif
+	c = good(FILE_ONLY "taps: [eth1, span0]\ninterfaces: [eth0, '!span*']\n");
+	assert_true(config_is_tap(c, "eth1"));
+	assert_true(config_is_tap(c, "span0"));
+	assert_false(config_is_tap(c, "eth0"));
+	assert_false(config_is_tap(c, "span"));
+	assert_true(config_wants_interface(c, "eth0", false));
+	assert_true(config_wants_interface(c, "eth1", false));
+	assert_true(config_wants_interface(c, "span0", false));
+	assert_false(config_wants_interface(c, "span1", false));
+	assert_int_equal(c->tap_unmatched, TAP_PASS);
+	config_free(c);
+	c = good(FILE_ONLY "taps: [eth1]\ntapUnmatched: drop\n");
+	assert_int_equal(c->tap_unmatched, TAP_DROP);
+	config_free(c);
+	bad(FILE_ONLY "taps: ['eth*', lo, eth1, eth1]\n",
+	    "f:2:1: taps: \"eth*\" is a pattern: a tap has its exact name\n"
+	    "f:2:1: taps: \"lo\" cannot be taken from the host\n"
+	    "f:2:1: taps: \"eth1\" is there twice\n");
+	bad(FILE_ONLY
+	    "taps: [t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11, t12, t13, t14, t15, t16]\n",
+	    "f:2:1: taps: 17 taps, at most 16 are possible\n");
+	bad(FILE_ONLY "taps: [eth1]\nbackend: pcap\n",
+	    "f:2:1: taps: need BPF programs, and backend pcap works without them\n");
+}
+
+static void what_is_asked_of_single_interfaces_takes_the_place_of_what_is_asked_of_all(void **state)
+{
+	struct config *c = good(FILE_ONLY "filter: tcp\n"
+					  "slice: l4+64\n"
+					  "sampleFlows: 10\n"
+					  "packetsPerSecond: 1000\n"
+					  "perInterface:\n"
+					  "  eth0: {filter: udp, slice: headers, sample: 2}\n"
+					  "  'eth*': {bitsPerSecond: 10Mbit}\n");
+	struct selection s = selection_for(&c->selection, &c->per_interface, "eth0");
+
+	(void)state;
+	assert_string_equal(s.filter, "udp");
+	assert_int_equal(selection_slice(&s), SLICE_L4);
+	assert_int_equal(s.sample, 2);
+	assert_int_equal(s.sample_flows, 0);
+	assert_int_equal(s.bits_per_s, 0);
+	s = selection_for(&c->selection, &c->per_interface, "eth1");
+	assert_string_equal(s.filter, "tcp");
+	assert_int_equal(selection_slice(&s), SLICE_L4 | 64);
+	assert_int_equal(s.sample_flows, 10);
+	assert_int_equal(s.bits_per_s, 10000000);
+	/* The agent's limit is that of all interfaces together. */
+	assert_int_equal(s.packets_per_s, 0);
+	assert_int_equal(c->selection.packets_per_s, 1000);
+	config_free(c);
+}
+
+static void bad_selections_and_sets_are_refused_by_their_whole_names(void **state)
+{
+	(void)state;
+	bad(FILE_ONLY "slice: l4\n"
+		      "perInterface:\n"
+		      "  eth0: {slice: 5, sample: 2, sampleFlows: 2}\n"
+		      "  eth1: {filtre: tcp}\n"
+		      "  eth2: 5\n",
+	    "f:2:8: slice: \"l4\" is neither headers, nor l4+N for N bytes behind the header of "
+	    "layer 4, nor N bytes from 14 to 262144\n"
+	    "f:4:17: perInterface.eth0.slice: \"5\" is neither headers, nor l4+N for N bytes behind "
+	    "the header of layer 4, nor N bytes from 14 to 262144\n"
+	    "f:4:44: perInterface.eth0.sampleFlows: there is sample too: only one of them is "
+	    "possible\n"
+	    "f:5:10: perInterface.eth1.filtre: unknown key, the nearest known one is filter\n"
+	    "f:6:9: perInterface.eth2: a block of keys is needed, such as filter\n");
+	bad(FILE_ONLY "sets:\n"
+		      "  a: {file: x, addresses: [10.0.0.1]}\n"
+		      "  b: {}\n"
+		      "  c: {bitsPerSecond: 5}\n",
+	    "f:3:3: sets.a: either file or addresses is needed\n"
+	    "f:4:3: sets.b: either file or addresses is needed\n"
+	    "f:5:7: sets.c.bitsPerSecond: unknown key, the nearest known one is addresses\n");
+	bad(FILE_ONLY "bitsPerSecond: 10MB\n",
+	    "f:2:16: bitsPerSecond: \"10MB\" is not a rate such as 500kbit, 10Mbit or 1Gbit\n");
+}
+
+static void note_key(void *ctx, const char *key)
+{
+	snprintf(ctx, 64, "%s", key);
+}
+
+static void budgets_are_shares_and_rates_and_change_live(void **state)
+{
+	struct config *was = good(PLAIN "cpuBudget: 25%\nbandwidthBudget: 400kbit\n");
+	struct config *is =
+		good(PLAIN "cpuBudget: 250\nbandwidthBudget: 10Mbit\nmaxSetEntries: 5\n");
+	char changed[64] = "";
+
+	(void)state;
+	assert_int_equal(was->cpu_budget, 25);
+	assert_int_equal(was->bandwidth_budget, 400000);
+	assert_int_equal(config_block_bytes(was), 400000 / 8 / 4);
+	assert_int_equal(is->cpu_budget, 250);
+	assert_int_equal(config_block_bytes(is), 65 << 10);
+	config_changes(was, is, note_key, changed);
+	assert_string_equal(changed, "");
+	config_free(was);
+	config_free(is);
+	bad(PLAIN "cpuBudget: 0%\nbandwidthBudget: 10kbit\n",
+	    "f:3:12: cpuBudget: 0% is below 1\n"
+	    "f:4:18: bandwidthBudget: 10kbit is below 100kbit\n");
+	bad(PLAIN "cpuBudget: half\n", "f:3:12: cpuBudget: \"half\" is not a share such as 25%\n");
+	bad(FILE_ONLY "bandwidthBudget: 10Mbit\n",
+	    "f:2:18: bandwidthBudget: there is no collector to send to\n");
 }
 
 static void keys_of_the_collector_are_named_as_such(void **state)
@@ -532,7 +649,7 @@ static void errors_of_keys_and_of_rules_come_together(void **state)
 static void the_examples_load(void **state)
 {
 	static const char *const names[] = {
-		"local", "remote", "servers", "tls", "psk", "ports", "deny", "interfaces",
+		"local", "remote", "servers", "tls", "psk", "ports", "deny", "interfaces", "filter",
 	};
 	const char *src = getenv("PS_SRC");
 	char path[PATH_MAX];
@@ -543,7 +660,7 @@ static void the_examples_load(void **state)
 
 		snprintf(path, sizeof(path), "%s/contrib/config/agent-%s.yaml", src ? src : ".",
 			 names[i]);
-		assert_int_equal(config_load(path, &c, stderr), 0);
+		assert_int_equal(config_load(path, NULL, NULL, &c, stderr), 0);
 		config_free(c);
 	}
 }
@@ -555,8 +672,8 @@ static void a_missing_file_keeps_its_errno(void **state)
 
 	(void)state;
 	assert_non_null(null);
-	assert_int_equal(config_load("/nonexistent/f", &c, null), -ENOENT);
-	assert_int_equal(config_load("/", &c, null), -EISDIR);
+	assert_int_equal(config_load("/nonexistent/f", NULL, NULL, &c, null), -ENOENT);
+	assert_int_equal(config_load("/", NULL, NULL, &c, null), -EISDIR);
 	assert_null(c);
 	assert_null(config_free(NULL));
 	fclose(null);
@@ -569,6 +686,11 @@ int main(void)
 		cmocka_unit_test(every_key_is_read),
 		cmocka_unit_test(values_out_of_bounds_are_refused),
 		cmocka_unit_test(what_this_version_cannot_do_is_refused_once),
+		cmocka_unit_test(taps_have_exact_names_and_are_wanted_in_any_case),
+		cmocka_unit_test(
+			what_is_asked_of_single_interfaces_takes_the_place_of_what_is_asked_of_all),
+		cmocka_unit_test(bad_selections_and_sets_are_refused_by_their_whole_names),
+		cmocka_unit_test(budgets_are_shares_and_rates_and_change_live),
 		cmocka_unit_test(keys_of_the_collector_are_named_as_such),
 		cmocka_unit_test(an_output_is_needed),
 		cmocka_unit_test(servers_are_a_list_in_several_forms),

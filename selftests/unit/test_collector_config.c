@@ -76,6 +76,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_false(c->any_name);
 	assert_null(config_tls(c).crlfile);
 	assert_null(c->log_filename);
+	assert_true(c->sandbox);
 	config_free(c);
 }
 
@@ -90,6 +91,7 @@ static void every_key_is_read(void **state)
 				     "  serverName: collector.example\n"
 				     "auth: {enable: no, key: 0123456789abcdef}\n"
 				     "logFilename: l.log\n"
+				     "sandbox: off\n"
 				     "format: PCAP\n"
 				     "timestampPrecision: micro\n"
 				     "agents: {allow: ['urn:corp:*', node-1], names: Any}\n"
@@ -109,6 +111,7 @@ static void every_key_is_read(void **state)
 	assert_string_equal(tls.crlfile, "crl.pem");
 	assert_null(tls.psk);
 	assert_string_equal(c->log_filename, "l.log");
+	assert_false(c->sandbox);
 	assert_true(c->micro);
 	assert_int_equal(c->allow.n, 2);
 	assert_string_equal(c->allow.v[0], "urn:corp:*");

@@ -179,6 +179,20 @@ static void unknown_after_the_last_stats(void **state)
 	report_has("\"verdict\":\"unknown\",\"unknown_after\":1793527202000000000}");
 }
 
+static void what_passed_uncounted_is_unknown_whatever_comes_later(void **state)
+{
+	struct feed *f = begin();
+	struct stream_stats_part part = counts(2);
+
+	(void)state;
+	write_at(f, T0 + NSEC_PER_SEC, 2);
+	part.unseen = (struct ledger_span){T0 + 2 * NSEC_PER_SEC, T0 + 3 * NSEC_PER_SEC};
+	tell(f, T0 + 4 * NSEC_PER_SEC, part);
+	tell(f, T0 + 9 * NSEC_PER_SEC, part);
+	end(f, FEED_ENDED, 0);
+	report_has("\"verdict\":\"unknown\",\"unknown_after\":1793527202000000000}");
+}
+
 static void unknown_after_the_last_packet_without_stats(void **state)
 {
 	struct feed *f = begin();
@@ -315,6 +329,33 @@ static void packets_of_files_are_counted_apart(void **state)
 	report_has("verdict over 1 streams: incomplete: 1 of ");
 }
 
+/* A hundred at once, then one each second; what was left out is told with the next. */
+static void what_an_agent_words_is_rationed(void **state)
+{
+	struct feed f = {};
+	uint64_t left_out = 99;
+	nsec_t now = 5;
+
+	(void)state;
+	for (int round = 0; round < 2; round++) {
+		for (unsigned int i = 0; i < FEED_TELL_BURST; i++) {
+			assert_true(feed_may_tell(&f, now, &left_out));
+			assert_int_equal(left_out, 0);
+		}
+		for (int i = 0; i < 7; i++)
+			assert_false(feed_may_tell(&f, now + i, &left_out));
+		now += FEED_TELL_EACH;
+		assert_true(feed_may_tell(&f, now, &left_out));
+		assert_int_equal(left_out, 7);
+		assert_false(feed_may_tell(&f, now, &left_out));
+		/* It was quiet for long. */
+		now += 2 * FEED_TELL_BURST * FEED_TELL_EACH;
+		assert_true(feed_may_tell(&f, now, &left_out));
+		assert_int_equal(left_out, 1);
+		now += FEED_TELL_BURST * FEED_TELL_EACH;
+	}
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -327,6 +368,7 @@ int main(void)
 		TEST(gaps_say_when_and_stats_repeat_it),
 		TEST(what_cannot_be_written_is_lost_at_its_time),
 		TEST(unknown_after_the_last_stats),
+		TEST(what_passed_uncounted_is_unknown_whatever_comes_later),
 		TEST(unknown_after_the_last_packet_without_stats),
 		TEST(unknown_after_the_connection_without_anything),
 		TEST(a_broken_stream_is_unknown_after_what_its_agent_says),
@@ -335,6 +377,7 @@ int main(void)
 		TEST(many_wrong_counts_are_told_the_second_time),
 		TEST(the_best_of_the_latest_clock_measurements_counts),
 		TEST(packets_of_files_are_counted_apart),
+		cmocka_unit_test(what_an_agent_words_is_rationed),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

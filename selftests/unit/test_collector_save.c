@@ -573,6 +573,8 @@ static void what_is_saved_has_its_bounds(void **state)
 	with_feed = saved_size();
 	assert_in_range(with_feed - empty, 2000, REGISTRY_FEED_BYTES);
 	assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	for (int d = 0; d < 2; d++)
+		feed_find(f, 1)->side[d].unseen.to = 1;
 	assert_in_range(saved_size() - with_feed, 700, REGISTRY_IFACE_BYTES);
 }
 
@@ -596,6 +598,52 @@ static void make_sample(struct buf *out)
 	registry_detach(registry, f, &owner, FEED_ENDED, 0);
 	registry_save_changes(registry, out);
 	feed_save(f, false, out);
+}
+
+/* Journals of versions that knew fewer counters: the entries with ledgers end earlier. */
+static void entries_without_the_newest_counters_are_taken(void **state)
+{
+	const size_t newer = (LEDGER_COUNTERS - 1 - LEDGER_COMMITTED) * 16;
+	const struct stream_iface iface = interface(1);
+	const struct stream_hello m = hello(1, 1, 1);
+	struct registry *now = fresh(), *then = fresh();
+	struct buf full = {}, old = {};
+	struct tlv_reader reader;
+	struct registry_owner owner;
+	struct feed *f = attach(&m, &owner, 1);
+	struct feed_side *side;
+	struct tlv t;
+
+	(void)state;
+	assert_int_equal(feed_describe(f, &iface, NULL), 0);
+	write_packets(f, 1, 3);
+	stats(f, 1, 3, 1);
+	side = &feed_find(f, 1)->side[0];
+	side->stats.c[LEDGER_SLICED].packets = 2;
+	side->unseen = (struct ledger_span){5, 7};
+	feed_save(f, true, &full);
+	reader = (struct tlv_reader){full.data, full.len};
+	while (tlv_next(&reader, &t) > 0) {
+		size_t mark = tlv_begin(&old, t.type);
+
+		buf_put(&old, t.value, t.len - (t.type == ENTRY_STATS ? newer : 0));
+		tlv_end(&old, mark);
+	}
+	load(now, &full);
+	load(then, &old);
+	assert_memory_equal(&feed_find(now->feeds, 1)->side[0].unseen, &side->unseen,
+			    sizeof(side->unseen));
+	assert_true(ledger_equal(&feed_find(now->feeds, 1)->side[0].stats, &side->stats));
+	side->stats.c[LEDGER_SLICED].packets = 0;
+	assert_true(ledger_equal(&feed_find(then->feeds, 1)->side[0].stats, &side->stats));
+	assert_memory_equal(feed_find(then->feeds, 1)->side[0].lost, side->lost,
+			    sizeof(side->lost));
+
+	registry_free(now);
+	registry_free(then);
+	buf_free(&full);
+	buf_free(&old);
+	registry_detach(registry, f, &owner, FEED_LOST, 0);
 }
 
 /* An exact copy, so that a read behind it is seen. */
@@ -711,6 +759,7 @@ int main(void)
 		TEST(a_full_save_replaces_everything),
 		TEST(what_is_loaded_is_what_was_saved),
 		TEST(what_is_saved_has_its_bounds),
+		TEST(entries_without_the_newest_counters_are_taken),
 		TEST(a_commit_that_is_cut_is_refused_whole),
 		TEST(flipped_bits_do_no_harm),
 		TEST(bounds_apply_to_what_is_loaded),

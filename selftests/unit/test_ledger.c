@@ -22,7 +22,10 @@ static const struct ledger sample = {
 	      [LEDGER_LOST_QUEUE] = {3, 300},
 	      [LEDGER_LOST_SPOOL] = {2, 200},
 	      [LEDGER_LOST_OUTPUT] = {1, 100},
-	      [LEDGER_COMMITTED] = {790, 79000}},
+	      [LEDGER_COMMITTED] = {790, 79000},
+	      [LEDGER_DUPLICATES] = {30, 3000},
+	      [LEDGER_RATE_LIMITED] = {20, 2000},
+	      [LEDGER_SLICED] = {700, 79900}},
 };
 
 static const struct ledger_subject who = {
@@ -52,9 +55,14 @@ static void one_packet_or_byte_off_does_not_add_up(void **state)
 {
 	(void)state;
 	for (size_t c = 0; c < LEDGER_COUNTERS; c++) {
-		/* What became of captured packets may still change: they are in flight. */
+		/*
+		 * What became of captured packets may still change: they are in flight. What is
+		 * only for information is in no sum.
+		 */
 		bool open = c == LEDGER_COMMITTED || c == LEDGER_LOST_QUEUE ||
-			    c == LEDGER_LOST_SPOOL || c == LEDGER_LOST_OUTPUT;
+			    c == LEDGER_LOST_SPOOL || c == LEDGER_LOST_OUTPUT ||
+			    c == LEDGER_DUPLICATES || c == LEDGER_RATE_LIMITED ||
+			    c == LEDGER_SLICED;
 		struct ledger l = sample;
 
 		l.c[c].packets += 4;
@@ -99,10 +107,10 @@ static void ledgers_are_added_counter_by_counter(void **state)
 
 static void counters_and_verdicts_have_their_documented_names(void **state)
 {
-	static const char *const names[] = {"seen",        "ruled_out",  "expression_out",
-					    "sampled_out", "captured",   "lost_ring",
-					    "lost_error",  "lost_queue", "lost_spool",
-					    "lost_output", "committed"};
+	static const char *const names[] = {
+		"seen",      "ruled_out",  "expression_out", "sampled_out", "captured",
+		"lost_ring", "lost_error", "lost_queue",     "lost_spool",  "lost_output",
+		"committed", "duplicates", "rate_limited",   "sliced"};
 
 	(void)state;
 	for (size_t i = 0; i < LEDGER_COUNTERS; i++)
@@ -124,7 +132,10 @@ static void the_object_holds_every_number(void **state)
 		"\"captured\":800,\"captured_bytes\":80000,\"lost_ring\":20,\"lost_ring_bytes\":3000,"
 		"\"lost_error\":5,\"lost_error_bytes\":500,\"lost_queue\":3,\"lost_queue_bytes\":300,"
 		"\"lost_spool\":2,\"lost_spool_bytes\":200,\"lost_output\":1,\"lost_output_bytes\":100,"
-		"\"committed\":790,\"committed_bytes\":79000,\"in_flight\":4,\"in_flight_bytes\":400,"
+		"\"committed\":790,\"committed_bytes\":79000,"
+		"\"duplicates\":30,\"duplicates_bytes\":3000,"
+		"\"rate_limited\":20,\"rate_limited_bytes\":2000,"
+		"\"sliced\":700,\"sliced_bytes\":79900,\"in_flight\":4,\"in_flight_bytes\":400,"
 		"\"file\":\"/var/lib/ps/dump.pcap\",\"verdict\":\"incomplete\"}";
 	struct ledger_subject nowhere = who;
 	char out[LEDGER_JSON_MAX];
@@ -270,7 +281,7 @@ static void the_longest_values_fit(void **state)
 	memset(endless, 1, sizeof(endless) - 1);
 	endless[sizeof(endless) - 1] = '\0';
 	memset(&l, 0xff, sizeof(l));
-	odd = (struct ledger_subject){endless, endless, UINT64_MAX, endless,
+	odd = (struct ledger_subject){endless, endless, UINT64_MAX, endless,   endless,
 				      endless, endless, spans,      UINT64_MAX};
 	memset(spans, 0xff, sizeof(spans));
 	n = ledger_json(&l, &odd, VERDICT_UNKNOWN, out, sizeof(out));

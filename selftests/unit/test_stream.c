@@ -146,9 +146,57 @@ static void gap_and_stats_decode_to_what_was_encoded(void **state)
 	assert_true(ledger_equal(&stats.parts[0].counts, &sample_stats_parts[0].counts));
 	assert_true(ledger_equal(&stats.parts[1].counts, &(struct ledger){}));
 	assert_int_equal(stats.parts[1].direction, 2);
+	assert_int_equal(stats.parts[0].unseen.to, 0);
+	assert_int_equal(stats.parts[1].unseen.from, sample_stats_parts[1].unseen.from);
+	assert_int_equal(stats.parts[1].unseen.to, sample_stats_parts[1].unseen.to);
 	stream_stats_free(&stats);
 	buf_free(&g);
 	buf_free(&s);
+}
+
+static void meta_and_note_decode_to_what_was_encoded(void **state)
+{
+	struct buf m = sample(STREAM_META), n = sample(STREAM_NOTE), again = {};
+	struct stream_note note, whole = sample_note;
+	struct stream_meta meta;
+
+	(void)state;
+	assert_int_equal(stream_meta_decode(m.data, m.len, &meta, NULL), 0);
+	check_iface(&meta.iface, &sample_meta.iface);
+	assert_string_equal(meta.hook, "af_xdp zero-copy");
+	assert_string_equal(meta.netns_name, "blue");
+	assert_string_equal(meta.filter, sample_meta.filter);
+	assert_int_equal(stream_note_decode(n.data, n.len, &note, NULL), 0);
+	assert_int_equal(note.time, sample_note.time);
+	assert_int_equal(note.kind, STREAM_NOTE_FILTER);
+	assert_true(note.has_iface);
+	assert_int_equal(note.iface, 7);
+	assert_string_equal(note.text, sample_note.text);
+	/* Of the whole agent: interface 0 is another thing. */
+	whole.has_iface = false;
+	stream_note_encode(&again, &whole);
+	assert_int_equal(again.len, n.len - 8);
+	assert_int_equal(stream_note_decode(again.data, again.len, &note, NULL), 0);
+	assert_false(note.has_iface);
+	buf_free(&m);
+	buf_free(&n);
+	buf_free(&again);
+}
+
+/* What older agents send has nothing of what was added. */
+static void meta_without_the_newer_fields_is_taken(void **state)
+{
+	struct buf b = sample(STREAM_META);
+	size_t starts[32], n = tlv_starts(&b, starts, ARRAY_SIZE(starts));
+	struct stream_meta meta;
+
+	(void)state;
+	assert_int_equal(get_le16(b.data + starts[n - 3]), 14);
+	assert_int_equal(stream_meta_decode(b.data, starts[n - 3], &meta, NULL), 0);
+	check_iface(&meta.iface, &sample_meta.iface);
+	assert_string_equal(meta.hook, "");
+	assert_string_equal(meta.filter, "");
+	buf_free(&b);
 }
 
 static void small_messages_decode_to_what_was_encoded(void **state)
@@ -245,11 +293,12 @@ static void truncation_is_refused_or_ends_a_field_that_may_be_last(void **state)
 				accepted++;
 			}
 		}
-		/* Four optional fields; three, and two interfaces; one; two parts. */
-		assert_int_equal(accepted, type == STREAM_META      ? 4
+		/* Seven optional fields; three, and two interfaces; one; two parts. */
+		assert_int_equal(accepted, type == STREAM_META      ? 7
 					   : type == STREAM_HELLO   ? 5
 					   : type == STREAM_WELCOME ? 1
 					   : type == STREAM_BYE     ? 1
+					   : type == STREAM_NOTE    ? 1
 					   : type == STREAM_GAP     ? 2
 					   : type == STREAM_STATS   ? 2
 								    : 0);
@@ -303,7 +352,7 @@ static void an_unknown_field_is_skipped(void **state)
 static const uint16_t first_optional[] = {
 	[STREAM_HELLO] = 10, [STREAM_WELCOME] = 8, [STREAM_ERROR] = 64, [STREAM_META] = 10,
 	[STREAM_GAP] = 64,   [STREAM_STATS] = 64,  [STREAM_ACK] = 64,   [STREAM_PING] = 64,
-	[STREAM_PONG] = 64,  [STREAM_BYE] = 3,
+	[STREAM_PONG] = 64,  [STREAM_BYE] = 3,     [STREAM_NOTE] = 4,
 };
 
 /* A field left out, or one byte too long or too short, is refused, unless it may be. */
@@ -321,6 +370,8 @@ static void a_missing_or_misshapen_field_is_refused(void **state)
 			bool optional = number >= TLV_NESTED || number >= first_optional[type];
 			bool text = (type == STREAM_HELLO && (number == 8 || number == 9)) ||
 				    (type == STREAM_META && number == 9) ||
+				    (type == STREAM_META && number >= 14) ||
+				    (type == STREAM_NOTE && number == 3) ||
 				    (type == STREAM_ERROR && number == 3);
 
 			buf_reset(&cut);
@@ -346,6 +397,17 @@ static void a_missing_or_misshapen_field_is_refused(void **state)
 	}
 }
 
+static void kinds_of_notes_have_names(void **state)
+{
+	static const char *const names[] = {"other",   "filter", "degrade", "limit",
+					    "backend", "clock",  "other"};
+
+	(void)state;
+	for (uint8_t kind = 0; kind < ARRAY_SIZE(names); kind++)
+		assert_string_equal(stream_note_name(kind), names[kind]);
+	assert_string_equal(stream_note_name(255), "other");
+}
+
 static void types_have_names_and_know_their_numbering(void **state)
 {
 	(void)state;
@@ -353,11 +415,13 @@ static void types_have_names_and_know_their_numbering(void **state)
 	assert_string_equal(stream_type_name(STREAM_CONTROL), "CONTROL");
 	assert_string_equal(stream_type_name(0), "unknown");
 	assert_string_equal(stream_type_name(STREAM_TALLY), "TALLY");
-	assert_string_equal(stream_type_name(STREAM_TALLY + 1), "unknown");
+	assert_string_equal(stream_type_name(STREAM_NOTE), "NOTE");
+	assert_string_equal(stream_type_name(STREAM_NOTE + 1), "unknown");
 	assert_string_equal(stream_type_name(255), "unknown");
 	for (unsigned int type = 0; type < 256; type++)
 		assert_int_equal(stream_type_numbered((uint8_t)type),
-				 type >= STREAM_META && type <= STREAM_STATS);
+				 (type >= STREAM_META && type <= STREAM_STATS) ||
+					 type == STREAM_NOTE);
 }
 
 int main(void)
@@ -366,7 +430,10 @@ int main(void)
 		cmocka_unit_test(every_message_survives_the_round_trip),
 		cmocka_unit_test(hello_decodes_to_what_was_encoded),
 		cmocka_unit_test(gap_and_stats_decode_to_what_was_encoded),
+		cmocka_unit_test(meta_and_note_decode_to_what_was_encoded),
+		cmocka_unit_test(meta_without_the_newer_fields_is_taken),
 		cmocka_unit_test(small_messages_decode_to_what_was_encoded),
+		cmocka_unit_test(kinds_of_notes_have_names),
 		cmocka_unit_test(ack_message_has_the_bytes_of_the_manual),
 		cmocka_unit_test(truncation_is_refused_or_ends_a_field_that_may_be_last),
 		cmocka_unit_test(a_field_twice_is_refused),

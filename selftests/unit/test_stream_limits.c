@@ -90,7 +90,7 @@ static void header_of_another_protocol_or_version_is_refused(void **state)
 static void header_bounds_the_payload_by_its_type(void **state)
 {
 	(void)state;
-	for (uint8_t type = STREAM_HELLO; type <= STREAM_CONTROL; type++) {
+	for (uint8_t type = STREAM_HELLO; type <= STREAM_NOTE; type++) {
 		bool large = type == STREAM_DATA || type == STREAM_STATS;
 		uint32_t max = large ? STREAM_PAYLOAD_MAX : STREAM_CONTROL_MAX;
 		uint64_t seq = stream_type_numbered(type);
@@ -113,7 +113,7 @@ static void header_bounds_the_inflated_size(void **state)
 static void header_has_a_number_exactly_when_its_type_has_one(void **state)
 {
 	(void)state;
-	for (uint8_t type = STREAM_HELLO; type <= STREAM_CONTROL; type++) {
+	for (uint8_t type = STREAM_HELLO; type <= STREAM_NOTE; type++) {
 		bool numbered = stream_type_numbered(type);
 
 		assert_int_equal(header(type, 0, 0, 1), numbered ? 0 : -EBADMSG);
@@ -149,7 +149,8 @@ static void header_of_an_unknown_type_is_decoded(void **state)
 	}
 DEFINE_ROUND(hello, stream_hello, stream_hello_encode)
 DEFINE_ROUND(welcome, stream_welcome, stream_welcome_encode)
-DEFINE_ROUND(meta, stream_iface, stream_meta_encode)
+DEFINE_ROUND(meta, stream_meta, stream_meta_encode)
+DEFINE_ROUND(note, stream_note, stream_note_encode)
 DEFINE_ROUND(data, stream_data, data_put)
 DEFINE_ROUND(gap, stream_gap, stream_gap_encode)
 DEFINE_ROUND(stats, stream_stats, stream_stats_encode)
@@ -304,15 +305,41 @@ static void stats_with_a_counter_twice_or_misshapen_are_refused(void **state)
 
 static void names_are_bounded_and_printable(void **state)
 {
-	struct stream_iface m = sample_ifaces[0];
+	struct stream_meta m = sample_meta;
+	char *name = m.iface.name;
 
 	(void)state;
-	memset(m.name, 'x', STREAM_NAME_MAX);
-	m.name[STREAM_NAME_MAX] = '\0';
+	memset(name, 'x', STREAM_NAME_MAX);
+	name[STREAM_NAME_MAX] = '\0';
 	assert_int_equal(meta_round(&m), 0);
-	m.name[STREAM_NAME_MAX] = 'x'; /* not terminated: as long as the array */
+	name[STREAM_NAME_MAX] = 'x'; /* not terminated: as long as the array */
 	assert_int_equal(meta_round(&m), -EBADMSG);
-	assert_int_equal(RESULT(meta, stream_iface, name[0], '\0'), -EBADMSG);
+	assert_int_equal(RESULT(meta, stream_meta, iface.name[0], '\0'), -EBADMSG);
+}
+
+/* A text of exactly its limit is taken, one byte more is not. */
+#define CHECK_TEXT(name, struct_, member)                                    \
+	do {                                                                 \
+		struct struct_ m_ = sample_##name;                           \
+                                                                             \
+		memset(m_.member, 'x', sizeof(m_.member) - 1);               \
+		m_.member[sizeof(m_.member) - 1] = '\0';                     \
+		assert_int_equal(name##_round(&m_), 0);                      \
+		m_.member[sizeof(m_.member) - 1] = 'x';                      \
+		assert_int_equal(name##_round(&m_), -EBADMSG);               \
+		assert_int_equal(RESULT(name, struct_, member[0], '\0'), 0); \
+	} while (0)
+
+static void texts_are_bounded(void **state)
+{
+	(void)state;
+	assert_int_equal(sizeof(sample_note.text), 1024 + 1);
+	assert_int_equal(sizeof(sample_meta.filter), 1024 + 1);
+	assert_int_equal(sizeof(sample_meta.hook), 32 + 1);
+	CHECK_TEXT(note, stream_note, text);
+	CHECK_TEXT(meta, stream_meta, filter);
+	CHECK_TEXT(meta, stream_meta, hook);
+	CHECK_TEXT(meta, stream_meta, netns_name);
 }
 
 static void arrays_are_bounded(void **state)
@@ -382,6 +409,7 @@ int main(void)
 		cmocka_unit_test(stats_never_say_what_the_collector_committed),
 		cmocka_unit_test(stats_with_a_counter_twice_or_misshapen_are_refused),
 		cmocka_unit_test(names_are_bounded_and_printable),
+		cmocka_unit_test(texts_are_bounded),
 		cmocka_unit_test(arrays_are_bounded),
 		cmocka_unit_test(the_largest_messages_fit_their_bounds),
 	};

@@ -148,6 +148,27 @@ static void a_goodbye_does_not_wait_for_a_peer_that_does_not_read(void **state)
 	}
 }
 
+static void after_a_goodbye_the_other_side_can_still_be_heard(void **state)
+{
+	struct pair p;
+	char byte = 'x';
+
+	(void)state;
+	pair_open(&p);
+	end_open(&p.agent, TLS_AGENT, files("agent", "ca"), NAME);
+	end_open(&p.collector, TLS_COLLECTOR, files("collector", "ca"), NULL);
+	must_agree(&p);
+	tls_goodbye(p.agent.tls);
+	tls_goodbye(p.agent.tls);
+	assert_int_equal(tls_recv(p.collector.tls, &byte, 1, &p.collector.err), 0);
+	assert_int_equal(tls_send(p.collector.tls, "y", 1, &p.collector.err), 1);
+	assert_int_equal(tls_recv(p.agent.tls, &byte, 1, &p.agent.err), 1);
+	assert_int_equal(byte, 'y');
+	tls_goodbye(p.collector.tls);
+	assert_int_equal(tls_recv(p.agent.tls, &byte, 1, &p.agent.err), 0);
+	pair_close(&p);
+}
+
 static void a_context_outlives_its_sessions(void **state)
 {
 	struct pair p;
@@ -174,6 +195,7 @@ int main(void)
 		cmocka_unit_test(an_agent_without_uri_goes_by_its_dns_name),
 		cmocka_unit_test(no_data_passes_before_the_peer_is_known),
 		cmocka_unit_test(a_goodbye_does_not_wait_for_a_peer_that_does_not_read),
+		cmocka_unit_test(after_a_goodbye_the_other_side_can_still_be_heard),
 		cmocka_unit_test(a_context_outlives_its_sessions),
 	};
 

@@ -18,6 +18,7 @@ struct sample {
 	uint64_t number, size, wait, wait_sec;
 	char *text, *name;
 	int mode;
+	uint64_t share;
 	struct yaml_ports ports;
 	struct yaml_strings list;
 	struct yaml_servers servers;
@@ -37,6 +38,7 @@ static const struct yaml_key keys[] = {
 	{"block.text", YAML_STRING, .offset = AT(text), .min = 3, .max = 10, .fallback = "hello"},
 	{"block.deep.name", YAML_STRING, .offset = AT(name)},
 	{"mode", YAML_ENUM, .offset = AT(mode), .names = modes},
+	{"share", YAML_PERCENT, .offset = AT(share), .min = 1, .max = 200},
 	{"ports", YAML_PORTS, .offset = AT(ports)},
 	{"list", YAML_STRINGS, .offset = AT(list), .max = 8},
 	{"servers", YAML_SERVERS, .offset = AT(servers)},
@@ -217,9 +219,25 @@ static void sizes_and_durations_take_units(void **state)
 	}
 }
 
+static void shares_are_percent_with_and_without_the_sign(void **state)
+{
+	static const char *const texts[] = {"share: 150%", "share: '150 %'", "share: 150"};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		struct run *run = load(texts[i]);
+
+		assert_string_equal(run->lines, "");
+		assert_int_equal(run->s.share, 150);
+		done(run);
+	}
+}
+
 static void bad_values_are_named_at_their_place(void **state)
 {
 	static const struct pair pairs[] = {
+		{"share: 201%\n", "f:1:8: share: 201% is above 200\n"},
+		{"share: 5$\n", "f:1:8: share: \"5$\" is not a share such as 25%\n"},
 		{"flag: 1\n", "f:1:7: flag: \"1\" is neither true nor false\n"},
 		{"flag: [a]\n", "f:1:7: flag: a single value is needed\n"},
 		{"\n  number:   4\n", "f:2:13: number: 4 is below 5\n"},
@@ -656,6 +674,7 @@ int main(void)
 		cmocka_unit_test(defaults_stand_where_nothing_is_given),
 		cmocka_unit_test(every_type_is_read),
 		cmocka_unit_test(sizes_and_durations_take_units),
+		cmocka_unit_test(shares_are_percent_with_and_without_the_sign),
 		cmocka_unit_test(bad_values_are_named_at_their_place),
 		cmocka_unit_test(bad_ports_are_named_at_their_place),
 		cmocka_unit_test(unknown_keys_name_the_nearest),
