@@ -133,8 +133,11 @@ static int attach(struct ifaces *f, const struct place *place, const struct rtnl
 	const struct ifaces_config *c = &f->config;
 	struct stream_iface info = describe(iface);
 	struct capture_iface to;
-	int r = iface_prepare(c, place, link, &to, err);
+	int r;
 
+	if (!rtnl_name_holds(place->fd, link))
+		return err_set(err, -ENODEV, "it has another name now, or is gone");
+	r = iface_prepare(c, place, link, &to, err);
 	if (r < 0)
 		return r;
 	info.link_type = link_type_of(link->type);

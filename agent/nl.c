@@ -70,6 +70,9 @@ static void put(struct nlmsghdr *nlh, const struct nl_query *query)
 	default:
 		link = mnl_nlmsg_put_extra_header(nlh, sizeof(*link));
 		link->ifi_family = query->family;
+		link->ifi_index = (int)query->ifindex;
+		if (query->ifindex)
+			nlh->nlmsg_flags = NLM_F_REQUEST;
 	}
 }
 

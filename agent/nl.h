@@ -22,11 +22,12 @@ ssize_t nl_receive(int fd, void *buffer, size_t size);
 struct nl_query {
 	uint16_t type; /* RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE */
 	uint8_t family;
-	uint32_t ifindex; /* of addresses and routes, only those of it; 0: all */
+	uint32_t ifindex; /* only this link, or what there is of it; 0: all */
 };
 
 /*
- * Call @fn for everything that there is of a kind; kernels before 4.20 tell of all interfaces.
+ * Call @fn for everything that there is of a kind; kernels before 4.20 tell of the addresses and
+ * routes of all interfaces. A single link's @fn ends with MNL_CB_STOP.
  * -EINTR: it changed meanwhile, so something may be missing; -ENODEV: the interface is gone.
  */
 int nl_dump(int netns_fd, const struct nl_query *query, mnl_cb_t fn, void *ctx, struct err *err);

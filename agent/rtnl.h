@@ -46,5 +46,10 @@ int rtnl_list(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err);
  * thrown away; list again. -EBUSY: not all of it could be; list, but not at once.
  */
 int rtnl_read(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err);
+/*
+ * Does the interface have the name still that a message told? It may have waited long, and that
+ * of another name wait behind it.
+ */
+bool rtnl_name_holds(int netns_fd, const struct rtnl_link *link);
 
 #endif

@@ -309,6 +309,9 @@ static int open_tap(struct taps *t, struct tap *tap, const struct capture_iface 
 		r = ask_device(tap->promisc_fd, iface->name, &config, err);
 	if (!r)
 		r = xsk_open(&config, &tap->xsk, err);
+	/* The sockets go by name. */
+	if (!r && if_nametoindex(iface->name) != iface->ifindex)
+		r = err_set(err, -ENODEV, "another interface has its name now");
 	if (!r)
 		r = make_queues(t, tap, iface->rule.id, err);
 	if (!r)

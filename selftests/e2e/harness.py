@@ -108,6 +108,14 @@ class Daemon:
             f.seek(self.log_start)
             return f.read()
 
+    def story(self):
+        """Its log by lines, of the ledgers that it printed only the last ones."""
+        lines = self.text().splitlines()
+        ends = [i for i, line in enumerate(lines) if " packets seen, " in line]
+        last = ends[-2] if len(ends) > 1 else -1
+        return [line for i, line in enumerate(lines)
+                if i > last or not (" ledger {" in line or i in ends)]
+
     def wait_for(self, pattern, seconds=20, count=1):
         def found():
             hits = re.findall(pattern, self.text(), re.M)
@@ -338,7 +346,7 @@ def main(tests, any_kernel=False):
             for line in traceback.format_exc().splitlines():
                 print(f"# {line}")
             for d in lab.daemons if lab else []:
-                print("\n".join(f"# [{d.name}] {line}" for line in d.text().splitlines()[-40:]))
+                print("\n".join(f"# [{d.name}] {line}" for line in d.story()[-40:]))
             sys.stdout.flush()
         finally:
             if lab:

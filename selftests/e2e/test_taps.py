@@ -498,6 +498,8 @@ def a_name_that_goes_to_another_interface_takes_no_counts_along(lab):
     assert lab.blast(20) == 20
     harness.wait_until("the packets", lambda: agent.snapshot()["seen"] == sent + 20)
     assert agent.stop() == 0
+    # Nor was it captured once more for what the kernel had told of it before.
+    assert len(re.findall("capturing interface", agent.text())) == 2, agent.text()
     got = len(pcap.read(lab.path("out.pcap")).packets)
     check(agent, sent + 20, dev="tap0", captured=got, lost_ring=sent + 20 - got)
     assert got < sent

@@ -23,6 +23,15 @@ int tap_guard(uint32_t ifindex, struct err *err)
 	return guard_result ? err_set(err, guard_result, "a use") : 0;
 }
 
+/* In the place of agent/rtnl.c. */
+static const char *name_now; /* NULL: as told */
+
+bool rtnl_name_holds(int netns_fd, const struct rtnl_link *link)
+{
+	(void)netns_fd;
+	return !name_now || strcmp(name_now, link->name) == 0;
+}
+
 /* A capture that does nothing but remember. */
 struct capture {
 	int room_result, attach_result;
@@ -155,6 +164,7 @@ static int set_up_with(void **state, const char *text)
 	f->ifaces = ifaces_new(&config);
 	assert_true(f->rules && f->book && f->queue && f->ifaces);
 	guard_result = 0;
+	name_now = NULL;
 	*state = f;
 	return 0;
 }
@@ -344,6 +354,19 @@ static void one_that_was_gone_before_it_was_attached_may_come_back(void **state)
 }
 
 /* Whoever makes interfaces that cannot be captured takes no more than so much memory and log. */
+static void what_is_told_of_a_former_name_comes_too_late(void **state)
+{
+	struct fixture *f = *state;
+
+	name_now = "eth1";
+	list(f);
+	assert_int_equal(f->capture.tries, 0);
+	assert_int_equal(ifaces_number(f->ifaces), 0);
+	name_now = "eth0";
+	list(f);
+	assert_int_equal(f->capture.attached, 1);
+}
+
 static void of_those_that_cannot_be_captured_so_many_are_remembered(void **state)
 {
 	struct fixture *f = *state;
@@ -674,6 +697,7 @@ int main(void)
 		TEST(meta_says_what_captures_and_then_that_it_is_over),
 		TEST(an_attachment_with_a_reservation_is_one),
 		TEST(one_that_was_gone_before_it_was_attached_may_come_back),
+		TEST(what_is_told_of_a_former_name_comes_too_late),
 		TEST(of_those_that_cannot_be_captured_so_many_are_remembered),
 		TEST(what_the_capture_has_no_room_for_is_announced_once_it_has),
 		TAP(a_tap_whose_queues_are_busy_is_captured_once_they_are_not),

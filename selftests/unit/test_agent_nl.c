@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "nl.h"
+#include "rtnl.h"
 
 #define NOBODY 0x7ffffff0u /* no interface has this index */
 
@@ -55,11 +56,27 @@ static void what_goes_wrong_during_a_dump_is_no_empty_answer(void **state)
 	assert_int_equal(dump(RTM_GETROUTE, AF_INET, lo, &n), 0);
 }
 
+static void a_name_holds_as_long_as_the_kernel_says_so(void **state)
+{
+	struct rtnl_link link = {.ifindex = if_nametoindex("lo"), .name = "lo"};
+
+	(void)state;
+	if (!link.ifindex)
+		skip();
+	assert_true(rtnl_name_holds(-1, &link));
+	link.name[1] = 'x';
+	assert_false(rtnl_name_holds(-1, &link));
+	link.name[1] = 'o';
+	link.ifindex = NOBODY;
+	assert_false(rtnl_name_holds(-1, &link));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_there_is_told),
 		cmocka_unit_test(what_goes_wrong_during_a_dump_is_no_empty_answer),
+		cmocka_unit_test(a_name_holds_as_long_as_the_kernel_says_so),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
