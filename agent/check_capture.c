@@ -153,7 +153,10 @@ static const char *hook_hint(int r)
 	case -EADDRINUSE:
 		return "take it out of taps, or out of the host's use";
 	case -EINVAL:
+	case -E2BIG:
 		return "see ps-filter(7)";
+	case -EOPNOTSUPP:
+		return NULL; /* the sentence says it all */
 	default:
 		return "see what else is on it: `tc filter show`, `bpftool net`";
 	}

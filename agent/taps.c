@@ -225,7 +225,7 @@ static int ask_device(int fd, const char *name, struct xsk_config *ret, struct e
 	if (!ioctl(fd, SIOCETHTOOL, &request))
 		ret->queues = MAX(channels.rx_count + channels.combined_count, 1u);
 	if (ret->queues > TAP_QUEUES)
-		return err_set(err, -E2BIG,
+		return err_set(err, -EOPNOTSUPP,
 			       "it has %u receive queues, and a tap may have %u (\"ethtool -L\")",
 			       ret->queues, TAP_QUEUES);
 	if (ioctl(fd, SIOCGIFMTU, &request))

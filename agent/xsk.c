@@ -21,7 +21,6 @@
 #define HEADROOM   256u /* XDP_PACKET_HEADROOM: before every packet */
 #define FRAMES_MIN 64u  /* of a queue */
 #define POLL_MS    5
-#define PATIENCE   (50 * NSEC_PER_MSEC) /* for queues of our own that were closed, in all */
 
 struct queue {
 	struct xsk_socket *socket;
@@ -195,7 +194,7 @@ static int bind_best(struct xsk *x, const struct xsk_config *config, struct err 
 {
 	static const uint16_t ways[] = {XDP_ZEROCOPY | XDP_USE_SG, XDP_ZEROCOPY,
 					XDP_COPY | XDP_USE_SG, XDP_COPY};
-	nsec_t give_up = clock_monotonic() + PATIENCE;
+	nsec_t give_up = clock_monotonic() + XSK_CLOSING;
 	nsec_t busy_until = MIN(config->busy_until, give_up);
 	int r = -EOPNOTSUPP;
 

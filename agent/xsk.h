@@ -42,7 +42,7 @@ struct xsk_config {
 /*
  * With zero-copy where the driver has it, and with packets of several frames where the kernel
  * has these. -EBUSY: somebody's socket is there; -EPERM, -ENOBUFS: a right or memory is missing.
- * May wait for 50 ms, for queues of our own.
+ * May wait for XSK_CLOSING, for queues of our own.
  */
 int xsk_open(const struct xsk_config *config, struct xsk **ret, struct err *err);
 /* Close the sockets, and give the queues back. What was received stays where it is. */

@@ -7,6 +7,7 @@ Waits are for events, with a bound; nothing sleeps for luck.
 import atexit
 import contextlib
 import ctypes
+import glob
 import json
 import os
 import re
@@ -107,6 +108,15 @@ class Daemon:
         with open(self.log, errors="replace") as f:
             f.seek(self.log_start)
             return f.read()
+
+    def freeze(self):
+        """SIGSTOP, and every thread of it stands still."""
+        def states():
+            for task in glob.glob(f"/proc/{self.pid}/task/*/stat"):
+                with open(task) as f:
+                    yield f.read().rpartition(")")[2].split()[0]
+        self.signal(signal.SIGSTOP)
+        wait_until(f"{self.name} to stand still", lambda: set(states()) == {"T"})
 
     def story(self):
         """Its log by lines, of the ledgers that it printed only the last ones."""
@@ -240,6 +250,13 @@ class Lab:
 
     def quiet(self, ns, dev):
         run("ip", "-n", ns, "link", "set", dev, "arp", "off", "multicast", "off", "up")
+
+    def sends(self, ns, dev):
+        """A veth's end does a while after the other one came up; what is sent before is dropped."""
+        wait_until(f"{dev} to be up", lambda: b'"operstate":"UP"' in run(
+            "ip", "-n", ns, "-j", "link", "show", dev).stdout)
+        # Its queue comes after that, under the same lock as any change.
+        run("ip", "-n", ns, "link", "set", dev, "alias", "up")
 
     def path(self, name):
         return os.path.join(self.dir, name)

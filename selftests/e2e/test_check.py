@@ -279,6 +279,13 @@ def a_set_that_cannot_be_read(lab):
     report.says("failed", "configuration", None, "filter: ", lab.path("none.txt"))
 
 
+def a_filter_that_is_too_long_for_the_kernel(lab):
+    hosts = " or ".join(f"host 10.{n >> 8}.{n & 255}.7" for n in range(400))
+    report = check(lab, to_file(lab, f"filter: \"{hosts}\"\n"))
+    report.only("failed", ("hook", "ps1"))
+    report.says("failed", "hook", "ps1", "too long", "belong in a named set", "ps-filter(7)")
+
+
 def the_three_capabilities_are_enough(lab):
     os.chmod(lab.dir, 0o777)
     report = check(lab, to_file(lab), wrap=harness.as_user(65534))
@@ -816,6 +823,7 @@ if __name__ == "__main__":
         pcap_does_not_take_over_what_it_needs_itself,
         a_tap_without_cap_ipc_lock,
         a_set_that_cannot_be_read,
+        a_filter_that_is_too_long_for_the_kernel,
         the_three_capabilities_are_enough,
         a_user_namespace,
         a_time_namespace,

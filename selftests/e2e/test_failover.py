@@ -72,8 +72,8 @@ def failover(lab, stop, returns=True):
         away = time.monotonic() - begin
         harness.wait_until("packets at the other one",
                            lambda: os.path.getsize(output(lab, other)) > 100000)
-        collectors[first] = collector(lab, first)
         begin, before = time.monotonic(), len(connections(agent))
+        collectors[first] = collector(lab, first)
         if returns:
             wait_for_connection(agent, first, 90, before)
             print(f"# to the other one after {away:.1f} s, back after "

@@ -311,12 +311,15 @@ def take_hooks_away(lab, agent):
     if mode(agent) == "clsact":
         run("tc", "-n", lab.rx, "qdisc", "del", "dev", "ps1", "clsact")
         return
+    # Both, before it attaches others.
+    agent.freeze()
     folder = f"/proc/{agent.pid}/fdinfo"
     for fd in os.listdir(folder):
         with open(os.path.join(folder, fd)) as f:
             info = dict(line.split(":", 1) for line in f.read().splitlines() if ":" in line)
         if info.get("link_type", "").strip() == "tcx":
             tcprog.detach_link(int(info["link_id"]))
+    agent.signal(signal.SIGCONT)
 
 
 def hooks_that_somebody_takes_away_come_back_and_what_was_missed_is_unknown(lab):

@@ -384,6 +384,7 @@ class Flood:
                 self.sweep()
 
     def sweep(self):
+        """Let go of those that were closed; how many are left."""
         self.open_at_most = max(self.open_at_most, len(self.held))
         left = []
         for s in self.held:
@@ -398,6 +399,7 @@ class Flood:
                 pass
             s.close()
         self.held = left
+        return len(left)
 
     def close(self):
         for s in self.held:
@@ -427,11 +429,12 @@ def half_open_handshakes(lab, sources, newcomer):
                 agent.wait_for("connected to the collector", 15)
                 print(f"# a new agent was let in after {time.monotonic() - begin:.1f} s")
                 assert agent.stop() == 0
-            flood.sweep()
+            # Some have not been accepted yet. A wait of 3 s: none is let go for being slow.
+            harness.wait_until("those that are too many to be closed",
+                               lambda: flood.sweep() <= 2 * MAX_SESSIONS, 3 / harness.PATIENCE)
             used = processor(collector) - quiet
             print(f"# {flood.made} handshakes begun in {took:.1f} s from {len(sources)} addresses, "
                   f"{len(flood.held)} are held open; the collector took {used:.2f} s of processor")
-            assert len(flood.held) <= 2 * MAX_SESSIONS
             assert used < (took + 5) * harness.PATIENCE
     finally:
         flood.close()

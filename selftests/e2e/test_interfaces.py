@@ -36,6 +36,7 @@ class Link:
 
     def send(self, n=5):
         sent = list(self.frames(n))
+        self.lab.sends(self.ns, self.dev)
         with harness.make_socket(self.ns, socket.AF_PACKET, socket.SOCK_RAW) as s:
             s.bind((self.dev, 0))
             for frame in sent:

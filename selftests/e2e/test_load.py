@@ -14,7 +14,7 @@ import harness
 AGENTS = 1000 if os.environ.get("PS_LONG") else 200
 PACKETS = 10
 # Each sends a message every so many ms: long enough for two restarts in between.
-INTERVAL = 1500 if AGENTS > 200 else 500
+INTERVAL = 1500 if AGENTS > 200 else 1000
 LOAD = os.path.join(harness.BUILD, "selftests/tools/load")
 BUDGET = 512  # MiB: memoryBudget
 with open(harness.COLLECTOR, "rb") as f:

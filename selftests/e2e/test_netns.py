@@ -174,8 +174,8 @@ def namespaces_come_and_go(lab):
         run("ip", "netns", "del", lab.tag + "pno")
         agent.wait_for(f'namespace "{ns}" is gone', count=n)
         # An interface ends with its namespace, and a veth with its other end.
-        harness.wait_until("the namespace to die", lambda: run(
-            "ip", "-n", lab.tx, "link", "show", "xp1", check=False).returncode)
+        harness.wait_until("the namespaces to die", lambda: all(run(
+            "ip", "-n", lab.tx, "link", "show", x, check=False).returncode for x in ("xp1", "xpno")))
         lab.namespaces = [x for x in lab.namespaces if not x.startswith(lab.tag + "p")]
     finish(lab, agent, collector, want)
     assert "pno" not in agent.text()

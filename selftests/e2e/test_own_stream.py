@@ -70,7 +70,6 @@ class Talk:
             server.start()
             with self.client() as s:
                 s.connect((self.server_ip, OTHER_PORT))
-                self.ports.add(s.getsockname()[1])
                 sender = threading.Thread(
                     target=lambda: (s.sendall(data), s.shutdown(socket.SHUT_WR)))
                 sender.start()

@@ -367,14 +367,6 @@ def what_the_kernel_makes_of_a_routers_advertisement_is_no_use(lab):
     assert agent.stop() == 0
 
 
-def sends_again(lab, dev):
-    """Its other end was down: a while after it is up again."""
-    harness.wait_until(f"{dev} to be up", lambda: b'"operstate":"UP"' in run(
-        "ip", "-n", lab.tx, "-j", "link", "show", dev).stdout)
-    # Its queue comes after that, under the same lock as any change.
-    run("ip", "-n", lab.tx, "link", "set", dev, "alias", "up")
-
-
 def a_tap_may_have_the_name_of_another_at_once(lab):
     """Its queues, which the kernel gives back a while after they were closed, are waited for."""
     names = ["ps1", "ps2", "ps3"] * 3
@@ -386,7 +378,7 @@ def a_tap_may_have_the_name_of_another_at_once(lab):
         agent.signal(signal.SIGCONT)
         agent.wait_for(r'capturing interface ".*" .* by AF_XDP', count=n)
     assert "cannot be captured" not in agent.text(), agent.text()
-    sends_again(lab, "ps0")
+    lab.sends(lab.tx, "ps0")
     assert lab.blast(20) == 20
     harness.wait_until("the packets", lambda: agent.snapshot()["captured"] == 20)
     assert agent.stop() == 0
@@ -494,7 +486,7 @@ def a_name_that_goes_to_another_interface_takes_no_counts_along(lab):
         "link set ps1 name tap0\nlink set tap0 up\n"))
     agent.signal(signal.SIGCONT)
     agent.wait_for('capturing interface "tap0" .* by AF_XDP', count=2)
-    sends_again(lab, "ps0")
+    lab.sends(lab.tx, "ps0")
     assert lab.blast(20) == 20
     harness.wait_until("the packets", lambda: agent.snapshot()["seen"] == sent + 20)
     assert agent.stop() == 0

@@ -52,8 +52,8 @@ def an_agent_that_stops_waits_for_a_collector(lab):
     assert lab.blast(100) == 100
     agent.signal(signal.SIGTERM)
     agent.wait_for(" stopping$")
-    begin = time.monotonic()
     collector = lab.collector()
+    begin = time.monotonic()
     assert agent.proc.wait(20 * harness.PATIENCE) == 0
     assert time.monotonic() - begin < 2.5 * harness.PATIENCE
     assert collector.stop() == 0
@@ -474,8 +474,8 @@ def a_full_disk_is_waited_out(lab):
         assert lab.blast(count) == count
         collector.wait_for("the disk is full")
         pcap.read(f"{disk}/dump.pcap")
-        # Long enough for the second and third attempt.
-        time.sleep(2)
+        # Until after the fourth attempt, and before the fifth.
+        time.sleep(2.25)
         assert collector.text().count("the disk is full") == 1
         numbers(f"{disk}/dump.pcap")
         harness.run("mount", "-o", "remount,size=64m", disk)
