@@ -385,6 +385,11 @@ void ifaces_link(struct ifaces *f, const struct place *place, const struct rtnl_
 	bool other_name = iface && strcmp(iface->name, link->name) != 0;
 	bool wanted = !link->deleted && iface_wanted(f->config.config, place, link);
 
+	if (iface)
+		iface->listed = true;
+	/* A former name: it got its present one before we were told of this. */
+	if (other_name && !link->deleted && !rtnl_name_holds(place->fd, link))
+		return;
 	if (iface && (!wanted || other_name)) {
 		iface_detach(f, iface,
 			     link->deleted ? "is gone"
@@ -393,7 +398,6 @@ void ifaces_link(struct ifaces *f, const struct place *place, const struct rtnl_
 		iface = NULL;
 	}
 	if (iface) {
-		iface->listed = true;
 		if (iface_retry_link(&iface->retry, link->up))
 			try_attach(f, place, link, iface, true);
 	} else if (wanted && link->up) {

@@ -357,6 +357,7 @@ static void one_that_was_gone_before_it_was_attached_may_come_back(void **state)
 static void what_is_told_of_a_former_name_comes_too_late(void **state)
 {
 	struct fixture *f = *state;
+	struct rtnl_link former = eth0;
 
 	name_now = "eth1";
 	list(f);
@@ -365,6 +366,13 @@ static void what_is_told_of_a_former_name_comes_too_late(void **state)
 	name_now = "eth0";
 	list(f);
 	assert_int_equal(f->capture.attached, 1);
+	former.name[3] = '1';
+	ifaces_link(f->ifaces, &here, &former);
+	assert_int_equal(f->capture.detached, 0);
+	name_now = "eth1";
+	ifaces_link(f->ifaces, &here, &former);
+	assert_int_equal(f->capture.detached, 1);
+	assert_int_equal(f->capture.attached, 2);
 }
 
 static void of_those_that_cannot_be_captured_so_many_are_remembered(void **state)
