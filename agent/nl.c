@@ -72,11 +72,14 @@ static void put(struct nlmsghdr *nlh, const struct nl_query *query)
 		link->ifi_family = query->family;
 		link->ifi_index = (int)query->ifindex;
 		if (query->ifindex)
-			nlh->nlmsg_flags = NLM_F_REQUEST;
+			nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
 	}
 }
 
-/* Both begin with an error: what goes wrong during a dump is told by the word that it is done. */
+/*
+ * Both begin with an error, 0 in an acknowledgement: what goes wrong during a dump is told by the
+ * word that it is done.
+ */
 static int on_end(const struct nlmsghdr *nlh, void *data)
 {
 	int e = 0;

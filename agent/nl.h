@@ -27,7 +27,7 @@ struct nl_query {
 
 /*
  * Call @fn for everything that there is of a kind; kernels before 4.20 tell of the addresses and
- * routes of all interfaces. A single link's @fn ends with MNL_CB_STOP.
+ * routes of all interfaces.
  * -EINTR: it changed meanwhile, so something may be missing; -ENODEV: the interface is gone.
  */
 int nl_dump(int netns_fd, const struct nl_query *query, mnl_cb_t fn, void *ctx, struct err *err);

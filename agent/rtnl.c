@@ -77,11 +77,6 @@ struct call {
 	void *ctx;
 };
 
-static void read_name(const struct nlattr *attr, struct rtnl_link *link)
-{
-	strncpy(link->name, mnl_attr_get_str(attr), sizeof(link->name) - 1);
-}
-
 static int on_message(const struct nlmsghdr *nlh, void *data)
 {
 	const struct ifinfomsg *info = mnl_nlmsg_get_payload(nlh);
@@ -104,7 +99,7 @@ static int on_message(const struct nlmsghdr *nlh, void *data)
 	{
 		switch (mnl_attr_get_type(attr)) {
 		case IFLA_IFNAME:
-			read_name(attr, &link);
+			strncpy(link.name, mnl_attr_get_str(attr), sizeof(link.name) - 1);
 			break;
 		case IFLA_ADDRESS:
 			if (mnl_attr_get_payload_len(attr) == sizeof(link.mac))
@@ -168,24 +163,19 @@ int rtnl_read(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err)
 	return 0;
 }
 
-static int on_name(const struct nlmsghdr *nlh, void *data)
+static void keep(void *ctx, const struct rtnl_link *link)
 {
-	struct rtnl_link *now = data;
-	const struct nlattr *attr;
-
-	mnl_attr_for_each(attr, nlh, sizeof(struct ifinfomsg))
-	{
-		if (mnl_attr_get_type(attr) == IFLA_IFNAME)
-			read_name(attr, now);
-	}
-	return MNL_CB_STOP;
+	*(struct rtnl_link *)ctx = *link;
 }
 
 bool rtnl_name_holds(int netns_fd, const struct rtnl_link *link)
 {
 	const struct nl_query query = {.type = RTM_GETLINK, .ifindex = link->ifindex};
-	struct rtnl_link now = {};
+	struct rtnl_link now = *link;
+	struct call call = {keep, &now};
 	struct err err;
 
-	return nl_dump(netns_fd, &query, on_name, &now, &err) >= 0 && !strcmp(now.name, link->name);
+	if (nl_dump(netns_fd, &query, on_message, &call, &err) == -ENODEV)
+		return false;
+	return !strcmp(now.name, link->name);
 }

@@ -48,7 +48,7 @@ int rtnl_list(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err);
 int rtnl_read(struct rtnl *r, rtnl_link_fn *fn, void *ctx, struct err *err);
 /*
  * Does the interface have the name still that a message told? It may have waited long, and that
- * of another name wait behind it.
+ * of another name wait behind it. When the kernel cannot be asked, what was told holds.
  */
 bool rtnl_name_holds(int netns_fd, const struct rtnl_link *link);
 

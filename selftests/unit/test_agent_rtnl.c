@@ -16,6 +16,7 @@
 /* In the place of agent/nl.c. */
 static const ssize_t *script; /* what is received; the last of it for ever */
 static size_t left, received;
+static int dump_result;
 
 int nl_open(int netns_fd, int flags, struct err *err)
 {
@@ -42,7 +43,7 @@ int nl_dump(int netns_fd, const struct nl_query *query, mnl_cb_t fn, void *ctx, 
 	(void)query;
 	(void)fn;
 	(void)ctx;
-	return err_set(err, -EIO, "not to be called");
+	return err_set(err, dump_result, "a reason");
 }
 
 static void on_link(void *ctx, const struct rtnl_link *link)
@@ -86,11 +87,23 @@ static void what_does_not_end_is_given_up_and_not_taken_for_thrown_away(void **s
 	assert_in_range(received, 10000, 100000);
 }
 
+static void a_name_holds_when_the_kernel_cannot_be_asked(void **state)
+{
+	const struct rtnl_link link = {.ifindex = 7, .name = "eth0"};
+
+	(void)state;
+	dump_result = -EMFILE;
+	assert_true(rtnl_name_holds(-1, &link));
+	dump_result = -ENODEV;
+	assert_false(rtnl_name_holds(-1, &link));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(after_an_overflow_all_that_waits_is_thrown_away),
 		cmocka_unit_test(what_does_not_end_is_given_up_and_not_taken_for_thrown_away),
+		cmocka_unit_test(a_name_holds_when_the_kernel_cannot_be_asked),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
